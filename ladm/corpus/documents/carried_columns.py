@@ -48,8 +48,8 @@ def domain_of(fields: dict[str, Any], meta: dict[str, Any] | None, domain_key: s
 def domain_keys_of(domain_key: str) -> tuple[str, ...]:
     """The keys under which the domain of a document is looked for, in this order.
 
-    As `row_domains` does for rows: the default is followed by the column `domain`, and `none` reads no domain, so that
-    a document's own field of that name cannot be used.
+    As `domains` does for rows, the default is followed by the column `domain`. With `none` no domain is read, so that a
+    document's own field called `none` cannot be used.
     """
     if domain_key == NO_DOMAINS:
         return ()

@@ -70,6 +70,12 @@ class BlockRows:
     """For a copy that is kept the `index` of the row that it repeats, else NO_COPY."""
 
 
+def kept_columns(block: BlockRows, names: list[str], *, most: int) -> list[list[Any]]:
+    """The values of some columns for the first `most` of the kept rows of a block. Raises as `read_block`."""
+    table = read_block(block.path, names)
+    return [table[name].to_numpy()[block.is_kept][:most].tolist() for name in names]
+
+
 def assemble(output: Path, blocks: list[BlockRows], *, rows: int, windows: bool) -> None:
     """Save the first `rows` kept rows of the blocks as a DatasetDict with `train`, `index` counting them.
 

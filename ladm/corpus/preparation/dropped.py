@@ -10,6 +10,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ladm.corpus.documents.carried_columns import id_of
 from ladm.corpus.documents.reading import Document
 from ladm.corpus.files.meta import whole_text
 from ladm.corpus.preparation.assemble import BlockRows, open_block, read_block
-from ladm.storage.files import io_errors, write_whole
+from ladm.storage.files import write_whole
 
 DROPPED_FILE = "dropped.jsonl"
 """Beside the rows."""
@@ -51,7 +52,7 @@ def _entry(source: str, number: int, own_id: str | None, reason: str, tokens: in
 
 def packed_entries(entries: Iterable[Entry]) -> bytes:
     """The entries as the metadata of a block holds them, in the order of the documents."""
-    ordered = sorted(entries, key=_document_of)
+    ordered = sorted(entries, key=itemgetter("document"))
     return base64.b64encode(zlib.compress(json.dumps(ordered).encode()))
 
 
@@ -67,7 +68,7 @@ def _all(blocks: Iterable[BlockRows], bad_files: Mapping[str, str], rows: int) -
     for name, message in bad_files.items():
         yield {"source": name, "reason": BAD_FILE, "message": message}
     for block in blocks:
-        yield from sorted([*_entries_of(block.path), *_duplicates(block, rows)], key=_document_of)
+        yield from sorted([*_entries_of(block.path), *_duplicates(block, rows)], key=itemgetter("document"))
 
 
 def _entries_of(path: Path) -> list[Entry]:
@@ -80,8 +81,7 @@ def _duplicates(block: BlockRows, rows: int) -> Iterator[Entry]:
     """The documents of a block that have rows there, of which all are copies that are dropped."""
     if block.is_kept.all():
         return
-    with io_errors(block.path, "read"):
-        table = read_block(block.path, ["source", "document", "id", "document_tokens"])
+    table = read_block(block.path, ["source", "document", "id", "document_tokens"])
     documents = table["document"].to_numpy()
     _, first = np.unique(documents, return_index=True)
     lost = first[~np.isin(documents[first], documents[block.is_kept])]
@@ -89,8 +89,3 @@ def _duplicates(block: BlockRows, rows: int) -> Iterator[Entry]:
         entry = _entry(row["source"], row["document"], row["id"], DUPLICATE, row["document_tokens"])
         original = int(block.copy_of[k])
         yield entry | {"copy_of": original} if original < rows else entry
-
-
-def _document_of(entry: Entry) -> int:
-    number: int = entry["document"]
-    return number

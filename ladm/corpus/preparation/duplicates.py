@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from ladm.corpus.preparation.assemble import NO_COPY, BlockRows, read_block
+from ladm.corpus.preparation.assemble import NO_COPY, BlockRows, kept_columns, read_block
 from ladm.corpus.preparation.blocks import KEPT, Counts
 from ladm.corpus.preparation.dropped import DUPLICATE
-from ladm.storage.files import io_errors
 
 # The paper's span. Two pages of text that agree in every token are copies; two notes that do may be a greeting.
 SHORT_ROW_TOKENS = 128
@@ -49,8 +47,7 @@ class SeenRows:
 
     def judge(self, path: Path) -> BlockRows:
         """What becomes of the rows of the next block."""
-        with io_errors(path, "read"):
-            digests = read_block(path, ["digest"])["digest"].to_pylist()
+        digests = read_block(path, ["digest"])["digest"].to_pylist()
         is_kept = np.ones(len(digests), dtype=np.bool_)
         copy_of = np.full(len(digests), NO_COPY, dtype=np.int64)
         for k, digest in enumerate(digests if not self._keep_duplicates else ()):
@@ -63,7 +60,7 @@ class SeenRows:
 
 def counts_without_copies(counts: Counts, block: BlockRows) -> Counts:
     """The counts of a block in which a document without a row is a duplicate."""
-    documents = _column(block.path, "document")
+    documents = read_block(block.path, ["document"])["document"].to_numpy()
     lost = len(np.unique(documents)) - len(np.unique(documents[block.is_kept]))
     return Counter(counts) - Counter({KEPT: lost}) + Counter({DUPLICATE: lost})
 
@@ -73,10 +70,7 @@ def count_tokens(blocks: Iterable[BlockRows], *, rows: int, width: int) -> Token
     read = kept = 0
     left, last_document, last_stop = rows, -1, 0
     for block in blocks:
-        columns = [
-            _column(block.path, name)[block.is_kept][:left].tolist()
-            for name in ("document", "start_token", "document_tokens")
-        ]
+        columns = kept_columns(block, ["document", "start_token", "document_tokens"], most=left)
         for document, start, num_tokens in zip(*columns, strict=True):
             if document != last_document:
                 read, last_document, last_stop = read + num_tokens, document, 0
@@ -84,9 +78,3 @@ def count_tokens(blocks: Iterable[BlockRows], *, rows: int, width: int) -> Token
             last_stop = start + width
         left -= len(columns[0])
     return TokenCounts(read=read, kept=kept)
-
-
-def _column(path: Path, name: str) -> npt.NDArray[np.int64]:
-    with io_errors(path, "read"):
-        values: npt.NDArray[np.int64] = read_block(path, [name])[name].to_numpy()
-    return values

@@ -48,10 +48,10 @@ def identity_of(settings: PrepareSettings, sources: list[Source], tokenizer: Tok
     return loaded
 
 
-def with_tokenizer_of_today(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """A record, in which this tokenizer is where it is today, wherever it was."""
-    recorded, today = had["tokenizer"], tokenizer.record()
-    return had | {"tokenizer": recorded | {"name": today["name"]}} if recorded["sha256"] == today["sha256"] else had
+def with_present_tokenizer_name(had: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The record `had`; where it is of this very tokenizer, with the present name: its folder may have been moved."""
+    recorded, now = had["tokenizer"], tokenizer.record()
+    return had | {"tokenizer": recorded | {"name": now["name"]}} if recorded["sha256"] == now["sha256"] else had
 
 
 def require_same_preparation(

@@ -9,7 +9,7 @@ from typing import Any
 from ladm.corpus.preparation.blocks import Counts
 from ladm.corpus.preparation.dropped import DROPPED_FILE
 from ladm.corpus.preparation.duplicates import TokenCounts
-from ladm.corpus.preparation.identity import require_same_preparation, with_tokenizer_of_today
+from ladm.corpus.preparation.identity import require_same_preparation, with_present_tokenizer_name
 from ladm.corpus.preparation.repeated_ids import RepeatedIds
 from ladm.corpus.preparation.start import with_free_settings
 from ladm.corpus.preparation.tokenization import Tokenizer
@@ -59,7 +59,7 @@ def finished_rows(
         return None
     record = read_json_object(path)
     try:
-        record |= {"asked": with_tokenizer_of_today(record["asked"], tokenizer)}
+        record |= {"asked": with_present_tokenizer_name(record["asked"], tokenizer)}
         return _opened(output, record, identity, use_rows=use_rows)
     except (KeyError, TypeError, AttributeError):
         raise damaged_file(path, "it does not describe prepared rows") from None

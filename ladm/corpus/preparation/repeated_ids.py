@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ladm.corpus.ids.files import hash_of_id
-from ladm.corpus.preparation.assemble import BlockRows, read_block
+from ladm.corpus.preparation.assemble import BlockRows, kept_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +53,7 @@ def _documents(blocks: Iterable[BlockRows], rows: int) -> Iterator[list[tuple[st
     """Block by block, id and source of each document with an id of which a row is among the first `rows`."""
     left, last = rows, -1
     for block in blocks:
-        table = read_block(block.path, ["document", "id", "source"])
-        columns: list[list[Any]] = [
-            table[name].to_numpy(zero_copy_only=False)[block.is_kept][:left].tolist()
-            for name in ("document", "id", "source")
-        ]
+        columns = kept_columns(block, ["document", "id", "source"], most=left)
         left -= len(columns[0])
         found = []
         for document, own_id, source in zip(*columns, strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 from ladm.corpus.documents.sources import Source
 from ladm.corpus.files.names import name_as_text
 from ladm.corpus.files.other_stages import WORK_FOLDER
-from ladm.corpus.preparation.identity import require_same_preparation, with_tokenizer_of_today
+from ladm.corpus.preparation.identity import require_same_preparation, with_present_tokenizer_name
 from ladm.corpus.preparation.tokenization import Tokenizer
 from ladm.corpus.rows.identity import PREPARED
 from ladm.errors import LadmError
@@ -36,7 +36,7 @@ def start_or_resume(
     remove_all_abandoned(work)
     if folder.is_started:
         if any(work.glob("*.parquet")):
-            had = with_tokenizer_of_today(folder.started_with(), tokenizer)
+            had = with_present_tokenizer_name(folder.started_with(), tokenizer)
             # A longer or shorter prefix of the same rows.
             require_same_preparation(folder.path, with_free_settings(had, identity), identity)
             _require_same_spelling(folder.path, work / _SPELLING, sources)

@@ -107,7 +107,7 @@ class DomainReader:
             )
         self.columns = [column]
         self._column = column
-        # As `Rows.domains` does: rows of somebody else have a plain column of that name.
+        # As in `corpus.rows.domains`: rows that ladm did not prepare may have a plain column of that name.
         self._has_own = domain_key == DOMAIN_KEY and DOMAIN_COLUMN in columns_of(run.folder)
         self.columns += [DOMAIN_COLUMN] if self._has_own else []
 
