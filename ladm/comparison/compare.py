@@ -201,7 +201,7 @@ def _different(
     found = [
         DifferentDocument(
             domain=label.domain,
-            id=label.id,
+            id=label.row_id,
             rank_a=float(a_N[k]),
             rank_b=float(b_N[k]),
             beginning=one_line(text, most=BEGINNING_CHARACTERS),

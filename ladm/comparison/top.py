@@ -96,7 +96,7 @@ def top_documents(settings: TopSettings) -> TopList:
                 rank=rank,
                 value=float(values_N[k]),
                 domain=label.domain,
-                id=label.id,
+                id=label.row_id,
                 name=label.name,
                 position=label.position,
                 first_line=first_line(text, most=LINE_CHARACTERS),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import pyarrow as pa
 
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE
-from ladm.runs.lines import StoredLine
 from ladm.runs.records import Column, ScoredRow
 from ladm.runs.sorting import LABELS, Staging, sorting, staged_schema, write_sorted
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.files import write_whole
+
+_Scored = tuple[ScoredRow, str]
+"""A row with its score, and `StoredLine.result` of it."""
 
 
 def finish(run: Run) -> None:
@@ -45,35 +47,33 @@ def _stage(run: Run, staged: Path, names: set[str]) -> Iterator[bytes]:
     with contextlib.ExitStack() as opened:
         for unit in run.units:
             lines = run.read_sealed_lines(unit)
-            scored = [line for line in lines if isinstance(line.record, ScoredRow)]
+            scored = [(line.record, line.result) for line in lines if isinstance(line.record, ScoredRow)]
             # The first scored row decides the columns; a run without any still gets a file with the fixed ones.
             if writer is None and (scored or unit.stop == run.num_rows):
                 writer = opened.enter_context(Staging(staged, staged_schema(_columns_of(scored))))
-            names.update(*(line.record.names for line in scored))
+            names.update(*(row.names for row, _ in scored))
             if writer is not None:
                 writer.write_table(_staged_table(scored, writer.schema))
             yield from (line.text.encode() + b"\n" for line in lines if not isinstance(line.record, ScoredRow))
 
 
-def _columns_of(scored: Sequence[StoredLine]) -> list[tuple[str, pa.DataType]]:
+def _columns_of(scored: Sequence[_Scored]) -> list[tuple[str, pa.DataType]]:
     """Name and type of the columns that name a document, and of the scorer's: a number, or one a layer or head."""
-    columns: dict[str, Column] = {}
-    if scored and isinstance(scored[0].record, ScoredRow):
-        columns = dict(scored[0].record.columns)
+    columns: Mapping[str, Column] = scored[0][0].columns if scored else {}
     return [(name, pa.string()) for name in NAME_COLUMNS] + [
         (name, pa.list_(pa.float32()) if isinstance(value, list) else pa.float32()) for name, value in columns.items()
     ]
 
 
-def _staged_table(scored: Sequence[StoredLine], schema: pa.Schema) -> pa.Table:
-    rows = [line.record for line in scored if isinstance(line.record, ScoredRow)]
+def _staged_table(scored: Sequence[_Scored], schema: pa.Schema) -> pa.Table:
+    rows = [row for row, _ in scored]
     made: dict[str, list[Any]] = {
         "position": [row.position for row in rows],
         "score": [row.score for row in rows],
         "num_tokens": [row.num_tokens for row in rows],
         "meta": [json.dumps(row.meta, ensure_ascii=False) for row in rows],
         # The text as it stands in the unit: encoding the row again would cost as much as everything else here.
-        "line": [line.result for line in scored],
+        "line": [result for _, result in scored],
     }
     for column, number, text in LABELS:
         labels = [getattr(row, column) for row in rows]

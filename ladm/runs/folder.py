@@ -220,7 +220,7 @@ def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
 
 def require_same_start(folder: Path, identity: RunIdentity) -> None:
     """Raise LadmError with every field that differs from that of the run in `folder`. Writes nothing."""
-    _output_folder(folder, None).require_same(identity.content)
+    _output_folder(folder).require_same(identity.content)
 
 
 def require_own_or_empty(folder: Path) -> None:

@@ -23,6 +23,8 @@ from ladm.storage.digests import file_xxh3
 from ladm.storage.files import io_errors
 
 BATCH_ROWS = 65_536
+REMEDY = "remove it, and rerun the command that made the run to write it again"
+_METADATA_KEY = b"ladm"
 Floats = npt.NDArray[np.float64]
 
 
@@ -49,10 +51,6 @@ def require_finished(run: Run) -> None:
         absent = [name for name in sorted(RESULT_FILES) if not (run.folder / name).exists()]
         what = f"{missing} of {len(run.units)} units are missing" if missing else f"{' and '.join(absent)} missing"
         raise IncompleteError(f"{run.folder} is not finished: {what}; run the same {command} command again")
-
-
-REMEDY = "remove it, and rerun the command that made the run to write it again"
-_METADATA_KEY = b"ladm"
 
 
 def require_scored(summary: Summary, folder: Path | str) -> None:
@@ -103,6 +101,16 @@ def read_scores(folder: Path, columns: list[str]) -> pa.Table:
         return file.read(columns=columns)
 
 
+def score_batches(folder: Path, columns: list[str], *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """`read_scores` a batch at a time, in the order of the file: best first."""
+    path = folder / PARQUET_FILE
+    file = open_scores(folder)
+    with reading_parquet(path, remedy=REMEDY):
+        for batch in file.iter_batches(rows, columns=columns):
+            if len(batch):
+                yield batch.select(columns)
+
+
 def digests_in_metadata(digests: dict[str, str]) -> dict[str, str]:
     """The metadata of `scores.parquet`: the XXH3 of each of the other two result files by its name."""
     return {_METADATA_KEY.decode(): json.dumps({"xxh3_128": digests})}
@@ -141,16 +149,6 @@ def error_lines(folder: Path) -> Iterator[dict[str, Any]]:
         raise StorageError(f"{path} is damaged; {REMEDY}") from None
 
 
-def score_batches(folder: Path, columns: list[str], *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-    """The same in batches, in the order of the file: best first."""
-    path = folder / PARQUET_FILE
-    file = open_scores(folder)
-    with reading_parquet(path, remedy=REMEDY):
-        for batch in file.iter_batches(rows, columns=columns):
-            if len(batch):
-                yield batch.select(columns)
-
-
 def lists_as_matrix(column: pa.ListArray, folder: Path) -> Floats:
     """A column of equally long lists of numbers as float64: (B, L); `folder`: that of the run.
 
@@ -162,15 +160,6 @@ def lists_as_matrix(column: pa.ListArray, folder: Path) -> Floats:
     values = column.flatten().to_numpy(zero_copy_only=False)
     matrix_BL: Floats = values.astype(np.float64).reshape(len(column), -1)
     return matrix_BL
-
-
-def _score_at(file: pq.ParquetFile, rank: int) -> float:
-    """The score of the row with that rank, from 0; only its part of the file is read."""
-    group = 0
-    while rank >= file.metadata.row_group(group).num_rows:
-        rank -= file.metadata.row_group(group).num_rows
-        group += 1
-    return float(file.read_row_group(group, columns=["score"])["score"][rank].as_py())
 
 
 def summarise(run: Run) -> Summary:
@@ -186,3 +175,12 @@ def summarise(run: Run) -> Summary:
             summary.scores = (best, (above + below) / 2, worst)
     summary.errors.update(line["error_type"] for line in error_lines(run.folder))
     return summary
+
+
+def _score_at(file: pq.ParquetFile, rank: int) -> float:
+    """The score of the row with that rank, from 0; only its part of the file is read."""
+    group = 0
+    while rank >= file.metadata.row_group(group).num_rows:
+        rank -= file.metadata.row_group(group).num_rows
+        group += 1
+    return float(file.read_row_group(group, columns=["score"])["score"][rank].as_py())

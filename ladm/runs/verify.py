@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError, count_of
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
-from ladm.runs.lines import StoredLine
-from ladm.runs.records import ScoredRow
 from ladm.runs.results import column_types, columns_of, count_scored, require_digest, score_batches
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import counts_of_run
+from ladm.runs.unit_digests import UnitDigests
 from ladm.runs.unsealed import holder_files, read_if_there
 from ladm.settings.common import NAME_COLUMNS
 from ladm.storage.digests import file_xxh3
@@ -56,24 +54,10 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
     """
     require_whole_if_rescored(run)
     # A rescored run has no units: its results are compared with each other only.
-    unfinished, is_comparable = False, not run.identity.is_rescored
-    held = _UnitDigests(run.num_rows)
-    holders = holder_files(run) if not run.identity.is_rescored else {}
-    for unit in run.units if not run.identity.is_rescored else ():
-        try:
-            if run.sealed_path(unit).exists():
-                held.add(run.read_sealed_lines(unit))
-            else:
-                unfinished = True
-                for path in holders.get(unit.number, ()):
-                    read_if_there(path, unit)
-        except LadmError as error:
-            # The results would seem damaged too if they were compared with the lines that are left.
-            is_comparable = False
-            yield Problem.of(error)
+    held = None if run.identity.is_rescored else (yield from _verify_units(run))
     if run.is_finished:
-        yield from _verify_results(run, held if is_comparable and not unfinished else None)
-        if unfinished:
+        yield from _verify_results(run, held if held is not None and held.is_complete else None)
+        if held is not None and held.is_unfinished:
             yield Problem(
                 f"{run.folder} has results, but units of it are missing; remove {SORTED_FILE}, and rerun the command "
                 "that made the run to score their rows again"
@@ -95,36 +79,21 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
             yield Problem.of(error)
 
 
-class _UnitDigests:
-    """What the units of a run hold, as digests: 8 bytes a row in place of the hundreds of its line."""
-
-    def __init__(self, num_rows: int) -> None:
-        self._lines_T = np.zeros(num_rows, dtype=np.uint64)
-        self._is_scored_T = np.zeros(num_rows, dtype=np.bool_)
-        self._errors = xxhash.xxh3_128()
-
-    def add(self, lines: Iterable[StoredLine]) -> None:
-        """The lines of a unit, in the order of the data."""
-        for line in lines:
-            if isinstance(line.record, ScoredRow):
-                self._lines_T[line.record.position] = xxhash.xxh3_64_intdigest(line.result.encode())
-                self._is_scored_T[line.record.position] = True
+def _verify_units(run: Run) -> Generator[Problem, None, UnitDigests]:
+    """What is wrong with the units of a run; returns what they hold."""
+    held, holders = UnitDigests(run.num_rows), holder_files(run)
+    for unit in run.units:
+        try:
+            if run.sealed_path(unit).exists():
+                held.add(run.read_sealed_lines(unit))
             else:
-                self._errors.update(line.text.encode() + b"\n")
-
-    def holds(self, line: bytes, *, rank: int, position: int | None) -> bool:
-        """Is a line of the sorted file that of the row at `position`?"""
-        front = f'{{"rank": {rank}, '.encode()
-        if position is None or not 0 <= position < len(self._lines_T) or not self._is_scored_T[position]:
-            return False
-        if not line.startswith(front):
-            return False
-        return xxhash.xxh3_64_intdigest(line[len(front) : -1]) == int(self._lines_T[position])
-
-    @property
-    def errors_digest(self) -> str:
-        """The digest of the file with the rows without a score."""
-        return self._errors.hexdigest()
+                held.is_unfinished = True
+                for path in holders.get(unit.number, ()):
+                    read_if_there(path, unit)
+        except LadmError as error:
+            held.is_damaged = True
+            yield Problem.of(error)
+    return held
 
 
 def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterator[Problem]:
@@ -135,7 +104,7 @@ def _verify_added(folder: Path, added: RunIdentity, run: RunIdentity) -> Iterato
         yield Problem(f"{folder} was made with another model than {folder.parent.parent}; remove it", is_damage=False)
 
 
-def _verify_results(run: Run, held: _UnitDigests | None) -> Iterator[Problem]:
+def _verify_results(run: Run, held: UnitDigests | None) -> Iterator[Problem]:
     """Do the result files hold the rows of the units, and the same ones, in order? `held` None: do not compare them."""
     try:
         names = columns_of(run.folder)
@@ -198,7 +167,7 @@ def _count_lines(path: Path) -> int:
         return sum(1 for _ in lines)
 
 
-def _first_difference(folder: Path, names: list[str], held: _UnitDigests | None) -> Problem | None:
+def _first_difference(folder: Path, names: list[str], held: UnitDigests | None) -> Problem | None:
     """Where the sorted file is first not what `scores.parquet` and the units hold."""
     narrow = _float32_columns(column_types(folder))
     rows = (row for batch in score_batches(folder, names, rows=ROWS_AT_A_TIME) for row in batch.to_pylist())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError, StorageError
 from ladm.runs.columns.by_name import fill_columns, longattn
-from ladm.runs.columns.derived import LONGATTN
+from ladm.runs.columns.derived import LONGATTN_PARTS
 from ladm.runs.columns.joined_files import require_matches
 from ladm.runs.results import count_scored
 from ladm.selection.sources import SelectionSource
@@ -57,7 +57,8 @@ def _read(
     count = parts[-1].stop
     wanted = list(names)
     relative = "longattn" in wanted
-    stored = [name for name in wanted if name != "longattn"] + [n for n in LONGATTN if relative and n not in wanted]
+    stored = [name for name in wanted if name != "longattn"]
+    stored += [name for name in LONGATTN_PARTS if relative and name not in wanted]
     columns: dict[str, Floats] = {
         name: array_on_disk(work / f"column-{k}", "f8", count) for k, name in enumerate(stored)
     }
@@ -75,7 +76,7 @@ def with_relative(columns: Mapping[str, Floats], names: Iterable[str]) -> Mappin
     """The columns with `longattn`, if it is wanted: relative to all documents that are ranked together, in all runs."""
     if "longattn" not in names:
         return columns
-    return {**columns, "longattn": longattn(*(columns[name] for name in LONGATTN))}
+    return {**columns, "longattn": longattn(*(columns[name] for name in LONGATTN_PARTS))}
 
 
 def read_sampling(sources: Sequence[SelectionSource], *, seed: int, work: Path) -> Floats:

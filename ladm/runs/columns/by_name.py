@@ -18,13 +18,12 @@ import pyarrow as pa
 
 from ladm.errors import StorageError, UsageError
 from ladm.runs.columns.added_signals import added_columns, own_columns, require_rows_of_run, stored_columns
-from ladm.runs.columns.derived import LONGATTN, SHARES, DerivedColumn, derivations, floats_of
+from ladm.runs.columns.derived import LONGATTN_PARTS, SHARES, DerivedColumn, derivations, floats_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
 from ladm.runs.results import column_types, count_scored, require_any_score, require_finished, score_batches
 from ladm.settings.fields import nearest
-from ladm.settings.signals import CDS
-from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
+from ladm.settings.signals import CDS, LONGATTN
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -39,8 +38,8 @@ def column_names(run: Run) -> list[str]:
     own, added = own_columns(run), added_columns(run)
     stored = [name for name in stored_columns(run.folder) if name in own or name in added]
     names = [*stored, *added, *derivations(run, seed=0, layers=run.identity.layers)]
-    if set(LONGATTN) <= set(names):
-        names.append("longattn")
+    if set(LONGATTN_PARTS) <= set(names):
+        names.append(LONGATTN)
     return list(dict.fromkeys(names))
 
 
@@ -74,21 +73,20 @@ def fill_columns(
     """
     require_known(run, arrays)
     # Both parts of `longattn` are read in the same pass as the other columns, whether or not they are wanted too.
-    direct = [name for name in arrays if name != "longattn"]
-    relative = {name: np.empty(len(positions_N)) for name in LONGATTN if "longattn" in arrays}
+    parts = {name: np.empty(len(positions_N)) for name in LONGATTN_PARTS if LONGATTN in arrays}
+    names = list(dict.fromkeys([*(name for name in arrays if name != LONGATTN), *parts]))
     start = 0
-    names = [*direct, *(name for name in relative if name not in direct)]
     derived = derivations(run, seed=seed, layers=layers or run.identity.layers, first_row=first_row)
     for positions_B, columns in _batches(run, names, derived):
-        part = slice(start, start + len(positions_B))
-        positions_N[part] = positions_B
+        batch = slice(start, start + len(positions_B))
+        positions_N[batch] = positions_B
         for name, values_B in columns.items():
-            for target in (arrays, relative):
+            for target in (arrays, parts):
                 if name in target:
-                    target[name][part] = values_B
+                    target[name][batch] = values_B
         start += len(positions_B)
-    if relative:
-        arrays["longattn"][:] = longattn(*relative.values())
+    if parts:
+        arrays[LONGATTN][:] = longattn(*parts.values())
 
 
 def float32_columns(run: Run, names: Iterable[str]) -> set[str]:
@@ -119,7 +117,7 @@ def require_known(run: Run, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             require_any_score(run)
-            require_rows_of_run(run, LONGATTN[0] if name == LONGATTN_SIGNAL else name)
+            require_rows_of_run(run, LONGATTN_PARTS[0] if name == LONGATTN else name)
             # Every new run of CDS has them, so the name is right and the run is old.
             if name in SHARES and CDS in run.identity.signals:
                 raise UsageError(

@@ -19,8 +19,7 @@ from ladm.runs.columns.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, lists_as_matrix
 from ladm.settings.named_scores import NAMED_SCORES
-from ladm.settings.signals import CDS, COLUMNS_OF
-from ladm.settings.signals import LONGATTN as LONGATTN_SIGNAL
+from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,7 +31,7 @@ OF_ANY_RUN = ("length", "random")
 """Derived columns that need neither layers nor a model."""
 OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass", "near_share")
 """Derived columns over the layers of a run, whatever its score is made of."""
-LONGATTN = COLUMNS_OF[LONGATTN_SIGNAL]
+LONGATTN_PARTS = COLUMNS_OF[LONGATTN]
 """What the score of LongAttn is made of, relative to the documents that are ranked together."""
 
 
@@ -48,7 +47,7 @@ def possible_columns(signals: Collection[str]) -> list[str]:
     """The columns that a run of these signals may have; which of those over layers it has, its settings decide."""
     stored = [column for signal in signals for column in COLUMNS_OF.get(signal, ())]
     over_layers = OVER_LAYERS if CDS in signals else ()
-    both = (LONGATTN_SIGNAL,) if LONGATTN_SIGNAL in signals else ()
+    both = (LONGATTN,) if LONGATTN in signals else ()
     return ["score", *stored, *OF_ANY_RUN, *over_layers, *both]
 
 

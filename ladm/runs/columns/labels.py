@@ -23,18 +23,13 @@ ID_COLUMNS = ("id", "index", "chunked_index")
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What a document is called. `id` is its own id, or its index where it has none; `name` is as in `shown_name`."""
+    """What a document is called: `row_id` as in `label_id`, `name` as in `shown_name`."""
 
     position: int
     domain: str
-    id: str
+    row_id: str
     name: str
     num_tokens: int
-
-    @property
-    def row_id(self) -> str:
-        """The same as `id`, by the name that rows have it under everywhere."""
-        return self.id
 
 
 def domain_batches(run: Run, domain_key: str) -> Iterator[list[str]]:
@@ -54,12 +49,12 @@ def read_labels(run: Run, positions: Collection[int], domain_key: str) -> dict[i
     found: dict[int, Label] = {}
     for whole in score_batches(run.folder, sorted({"position", "num_tokens", *names, *reader.columns})):
         batch = whole.filter(pc.is_in(whole["position"], value_set=wanted))
-        parts = zip(*(batch[name].to_pylist() for name in ("position", "num_tokens")), reader.read(batch), strict=True)
-        ids: list[dict[str, Any]] = [{name: batch[name][k].as_py() for name in names} for k in range(len(batch))]
-        for (position, num_tokens, domain), named in zip(parts, ids, strict=True):
+        rows = batch.select(["position", "num_tokens", *names]).to_pylist()
+        for row, domain in zip(rows, reader.read(batch), strict=True):
+            position = row["position"]
             found[position] = Label(
-                position=position, domain=domain, id=label_id(named, position), name=shown_name(named, position),
-                num_tokens=num_tokens,
+                position=position, domain=domain, row_id=label_id(row, position), name=shown_name(row, position),
+                num_tokens=row["num_tokens"],
             )  # fmt: skip
     return found
 

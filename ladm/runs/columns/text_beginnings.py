@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -139,17 +139,13 @@ def _read_beginnings(
         # Cut inside Arrow: a text may be a book, and hundreds of them are read.
         if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
             texts = pc.utf8_slice_codeunits(texts, 0, MOST_CHARACTERS)
-        named = {name: table[name].to_pylist() for name in present}
+        named = table.select(present).to_pylist()
     # Without a number of their own rows have their positions; class labels and the like are repeated by their names.
-    is_plain = all(isinstance(value, (int, str, type(None))) for values in named.values() for value in values)
+    is_plain = all(isinstance(value, (int, str, type(None))) for row in named for value in row.values())
     labels: list[str | None] = [None] * len(positions)
-    if is_plain and "id" in named:
-        labels = [label_id(_row(named, k), position) for k, position in enumerate(positions)]
+    if is_plain and "id" in present:
+        labels = [label_id(row, position) for row, position in zip(named, positions, strict=True)]
     return lengths, labels, [str(text or "")[:MOST_CHARACTERS] for text in texts.to_pylist()]
-
-
-def _row(columns: dict[str, list[Any]], k: int) -> dict[str, Any]:
-    return {name: values[k] for name, values in columns.items()}
 
 
 def one_line(text: str, *, most: int) -> str:

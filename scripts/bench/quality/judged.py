@@ -30,7 +30,7 @@ from ladm.calibration.contrast_scores import (
 from ladm.corpus.preparation.tokenization import plain_tokenizer
 from ladm.method.reduction import Floats, reduce_cds
 from ladm.runs.columns.by_name import longattn
-from ladm.runs.columns.derived import LONGATTN
+from ladm.runs.columns.derived import LONGATTN_PARTS
 from ladm.runs.columns.sink_layers import first_after_sinks
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, read_scores
@@ -179,10 +179,10 @@ class Part:
 def read_signals(folder: Path) -> dict[str, Floats]:
     """The scores of `SIGNALS` that a finished run has; of a run, score.sh keeps its scores alone."""
     known = columns_of(folder)
-    names = [name for name in (*SIGNALS.values(), *LONGATTN) if name in known]
+    names = [name for name in (*SIGNALS.values(), *LONGATTN_PARTS) if name in known]
     table = {name: column.to_numpy() for name, column in zip(names, read_scores(folder, names).columns, strict=True)}
-    if set(LONGATTN) <= set(table):
-        table["longattn"] = longattn(*(table[name] for name in LONGATTN))
+    if set(LONGATTN_PARTS) <= set(table):
+        table["longattn"] = longattn(*(table[name] for name in LONGATTN_PARTS))
     return {name: table[column] for name, column in SIGNALS.items() if column in table}
 
 
