@@ -156,7 +156,7 @@ def test_the_batches_of_a_run_grow_and_its_scores_do_not_change(
         scorer.clock = Clock(monkeypatch, lambda _rows: 1.0)
         sizes, used = BatchSizes(rule), []
         for unit in run.units:
-            for event in score_unit(run, Assignment(unit=unit), rows, scorer, batch_rows=sizes, guard=InputGuard()):
+            for event in score_unit(run, Assignment(unit=unit), rows, scorer, sizes=sizes, guard=InputGuard()):
                 if isinstance(event, BatchStarted):
                     used.append(len(event.positions))
         found[name] = [record for unit in run.units for record in sealed_records(run, unit)]

@@ -17,6 +17,7 @@ from ladm.runs.folder import Run
 from ladm.runs.records import ErrorRow, Record
 from ladm.scoring.engines import score_unit as module
 from ladm.scoring.engines.assignments import Assignment, OwnUnits
+from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.events import BatchStarted, ProgressEvent, RowsStored, UnitEvent, UnitSealed
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.score_unit import score_unit
@@ -64,7 +65,7 @@ def log_of(folder: Path, rows: Rows, *, asynchronous: bool, alone: tuple[int, ..
     scorer = LoggingScorer(asynchronous=asynchronous)
     scorer.log = []
     assignment = Assignment(unit=run.units[0], alone=frozenset(alone))
-    for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4, guard=InputGuard()):
+    for event in score_unit(run, assignment, rows, scorer, sizes=BatchSizes(lambda _: 4), guard=InputGuard()):
         scorer.log.append(first_row(event))
     return scorer.log
 
@@ -124,7 +125,7 @@ def test_nothing_starts_or_is_read_while_a_suspect_row_is_scored(
     scorer = CheckLoggingScorer(asynchronous=asynchronous)
     scorer.log = log
     assignment = Assignment(unit=run.units[0], alone=frozenset({5}))
-    for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4, guard=InputGuard()):
+    for event in score_unit(run, assignment, rows, scorer, sizes=BatchSizes(lambda _: 4), guard=InputGuard()):
         log.append(first_row(event))
     start = log.index(("started", 5))
     assert log[start:][:4] == [("started", 5), ("score", 5), ("collected", 5), ("stored", 5)]
@@ -147,7 +148,7 @@ def test_what_was_started_is_stored_when_reading_fails(
 
     def score_all() -> None:
         scorer = FailingScorer(asynchronous=True)
-        for event in score_unit(run, assignment, rows, scorer, batch_rows=lambda _: 4, guard=InputGuard()):
+        for event in score_unit(run, assignment, rows, scorer, sizes=BatchSizes(lambda _: 4), guard=InputGuard()):
             if isinstance(event, RowsStored):
                 safe.extend(record.position for record in event.records)
 

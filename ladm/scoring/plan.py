@@ -14,7 +14,7 @@ from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.runs.layout import SIGNALS
 from ladm.scoring.engines.batch_sizes import BatchRule, batch_rule
-from ladm.scoring.engines.placement import SHARING_VARIABLES, Placement, Shard, parse_shard, placement_from
+from ladm.scoring.engines.placement import Placement, find_placement
 from ladm.scoring.signal_choice import started_run
 from ladm.settings.layers import parse_layers
 from ladm.settings.profiles import Profile, read_profile
@@ -109,18 +109,8 @@ def make_plan(
     facts = facts or model_facts(settings.model)
     profile = None if settings.profile is None else read_profile(settings.profile)
     layers = choose_layers(settings, facts, profile)
-    placement = placement_from(os.environ) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
-    cluster = None
-    if settings.engine == "ray":
-        cluster = _join_cluster(settings)
-        # The driver of a Ray cluster claims units like any launch, so that several drivers may share a run.
-        placement = placement or Placement(shard=Shard(0, 1))
-    if placement is not None and (settings.overwrite or settings.retry_errors):
-        # Such as SLURM_ARRAY_TASK_ID of an array in which every task has a run of its own.
-        found = [name for name in SHARING_VARIABLES if name in os.environ]
-        shared_by = settings.shard is None and settings.engine != "ray" and found
-        remedy = f"to run alone, unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
-        raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
+    placement = find_placement(settings, os.environ)
+    cluster = _join_cluster(settings) if settings.engine == "ray" else None
     recorded = _recorded_attention(settings)
     if cluster is None:
         rank = placement.rank if placement else None
@@ -130,14 +120,16 @@ def make_plan(
         # Resolved on a node of the cluster: the driver may have no GPU.
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
         hardware = cluster.on_a_device(partial(find_hardware, on_node, facts, recorded=recorded, rank=0))
+    if profile is not None:
+        reduction = profile.reduction
+    else:
+        reduction = Reduction(how=settings.reduce, layers=settings.score_layers(layers), focus=settings.focus)
     return Plan(
         text=_text_columns(settings, facts),
         settings=settings,
         facts=facts,
         layers=layers,
-        reduction=profile.reduction
-        if profile is not None
-        else Reduction(how=settings.reduce, layers=settings.score_layers(layers), focus=settings.focus),
+        reduction=reduction,
         profile=profile,
         hardware=hardware,
         placement=placement,

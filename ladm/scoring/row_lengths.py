@@ -133,10 +133,10 @@ def _problems(rows: Rows, positions: npt.NDArray[np.int64], vocab_size: int) -> 
     """The type of the error of each of these rows that has one."""
     found: dict[int, str] = {}
     # Neighbouring positions are read together: one read of a block costs hardly more than one of a row.
-    for run in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
-        # For no positions `np.split` returns one empty run, which has no part.
-        for start in range(0, len(run), _ROWS_AT_A_TIME):
-            part = run[start : start + _ROWS_AT_A_TIME].tolist()
+    for neighbours in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
+        # For no positions `np.split` returns one empty array, which has no part.
+        for start in range(0, len(neighbours), _ROWS_AT_A_TIME):
+            part = neighbours[start : start + _ROWS_AT_A_TIME].tolist()
             for row in rows.read(part[0], part[-1] + 1):
                 try:
                     token_ids(row, vocab_size=vocab_size)

@@ -26,7 +26,7 @@ def run_in_process(job: ScoreJob) -> None:
         assignment = job.source.take()
         if assignment is not None:
             scorer = scorer or job.worker.make_scorer(job.devices[0])
-            unit = score_unit(job.run, assignment, job.rows, scorer, batch_rows=sizes, guard=guard)
+            unit = score_unit(job.run, assignment, job.rows, scorer, sizes=sizes, guard=guard)
             # Closed also when `report` raises: the writer's thread must have ended before the file is closed.
             with contextlib.closing(unit) as events:
                 for event in _explained(events):

@@ -68,9 +68,8 @@ class _Supervisor:
     def __init__(self, job: ScoreJob) -> None:
         self._job = job
         self._tracker = WorkerTracker(job)
-        # Places by number, because several workers of a CPU have the same name; one that is given up goes.
-        self._devices = dict(enumerate(job.devices))
-        self._slots: dict[int, _Worker | None] = dict.fromkeys(self._devices)
+        # By the number of the device, because several workers of a CPU have the same name; one that is given up goes.
+        self._slots: dict[int, _Worker | None] = dict.fromkeys(range(len(job.devices)))
         self._last_look = self._tracker.clock()
 
     def run(self) -> None:
@@ -114,7 +113,7 @@ class _Supervisor:
                     worker.send(assignment)
 
     def _start(self, place: int) -> _Worker:
-        device, config = self._devices[place], self._job.worker
+        device, config = self._job.devices[place], self._job.worker
         process, pipe = self._job.take_early(config, device) or start_worker(config, device)
         return _Worker(place=place, last_sign=self._tracker.clock(), device=device, process=process, pipe=pipe)
 
@@ -164,6 +163,7 @@ class _Supervisor:
         """
         failures, place = self._tracker.failures, worker.place
         reason = self._reason_of(worker)
+        cause = f"the worker on {worker.device} {reason}"
         failures.record_loss(place, worker.batch)
         if not worker.ready:
             failures.record_failed_start(place)
@@ -171,11 +171,7 @@ class _Supervisor:
         bad = failures.cannot_start(place) or failures.is_bad(place)
         if failures.too_many or (bad and not others and not worker.ready):
             when = f"{failures.in_a_row} times in a row without finishing a row" if worker.ready else "while it started"
-            raise LadmError(
-                f"the worker on {worker.device} {reason} {when}; finished rows are safe; run the same command again to "
-                "continue"
-            )
-        cause = f"the worker on {worker.device} {reason}"
+            raise LadmError(f"{cause} {when}; finished rows are safe; run the same command again to continue")
         self._tracker.return_unit(worker, worker.assignment, cause, others=others)
         self._slots[place] = None
         if bad and others:

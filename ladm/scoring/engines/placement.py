@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
+from ladm.settings.score import ScoreSettings
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Shard:
             )
 
 
-SHARING_VARIABLES = ("SLURM_ARRAY_TASK_ID", "WORLD_SIZE", "SLURM_STEP_ID")
+_SHARING_VARIABLES = ("SLURM_ARRAY_TASK_ID", "WORLD_SIZE", "SLURM_STEP_ID")
 """Variables without which `placement_from` finds a launch to be alone."""
 
 
@@ -42,6 +43,24 @@ class Placement:
 
     shard: Shard
     rank: int | None = None
+
+
+def find_placement(settings: ScoreSettings, environment: Mapping[str, str]) -> Placement | None:
+    """Where this launch stands among those that share the run; None: it has the run to itself.
+
+    Raises UsageError for flags that remove what other launches may be working on.
+    """
+    placement = placement_from(environment) if settings.shard is None else Placement(shard=parse_shard(settings.shard))
+    if placement is None and settings.engine == "ray":
+        # The driver of a Ray cluster claims units like any launch, so that several drivers may share a run.
+        placement = Placement(shard=Shard(0, 1))
+    if placement is not None and (settings.overwrite or settings.retry_errors):
+        # Such as SLURM_ARRAY_TASK_ID of an array in which every task has a run of its own.
+        found = [name for name in _SHARING_VARIABLES if name in environment]
+        shared_by = settings.shard is None and settings.engine != "ray" and found
+        remedy = f"to run alone, unset {' '.join(found)}" if shared_by else "leave --shard and --engine out"
+        raise UsageError(f"--overwrite and --retry-errors are for a run that no other launch shares; {remedy}")
+    return placement
 
 
 def placement_from(environment: Mapping[str, str]) -> Placement | None:

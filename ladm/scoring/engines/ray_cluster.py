@@ -59,9 +59,7 @@ class _Actor:
 
     def score(self, assignment: Assignment) -> Iterator[UnitEvent]:
         """The events of a unit, as they happen."""
-        yield from score_unit(
-            self._run, assignment, self._rows, self._scorer, batch_rows=self._sizes, guard=self._guard
-        )
+        yield from score_unit(self._run, assignment, self._rows, self._scorer, sizes=self._sizes, guard=self._guard)
 
 
 @dataclass(kw_only=True)

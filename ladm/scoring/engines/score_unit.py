@@ -14,7 +14,7 @@ from ladm.runs.folder import Run
 from ladm.runs.records import Record
 from ladm.runs.unit_writer import UnitWriter
 from ladm.scoring.engines.assignments import Assignment
-from ladm.scoring.engines.batch_sizes import BatchRule, BatchSizes
+from ladm.scoring.engines.batch_sizes import BatchSizes
 from ladm.scoring.engines.batches import CheckedRow, Pending, checked_row, error_row, start_batch
 from ladm.scoring.engines.events import BatchStarted, RowsStored, UnitEvent
 from ladm.scoring.engines.input_guard import InputGuard
@@ -29,19 +29,20 @@ WAIT_SHARE = 0.05
 
 
 def score_unit(
-    run: Run, assignment: Assignment, rows: Rows, scorer: SignalScorer, *, batch_rows: BatchRule, guard: InputGuard
+    run: Run, assignment: Assignment, rows: Rows, scorer: SignalScorer, *, sizes: BatchSizes, guard: InputGuard
 ) -> Generator[UnitEvent, None, None]:
     """Score the rows of a unit that are not durable yet, batch by batch, and seal it; close it to stop earlier.
 
     Yields `BatchStarted` before a batch is scored, and `RowsStored` once its records are durable. A row
     of `assignment.alone` starts only when every row before it is durable, and while it is scored nothing
-    is read and no other row starts: should the worker be lost then, that row is the cause.
+    is read and no other row starts: should the worker be lost then, that row is the cause. `sizes` go on learning from
+    unit to unit.
     Raises LadmError before rows are stored that may be of a changed model or of changed rows.
     """
     if run.sealed_path(assignment.unit).exists():
         return
     try:
-        yield from _score(run, assignment, rows, scorer, batch_rows=batch_rows, guard=guard)
+        yield from _score(run, assignment, rows, scorer, sizes=sizes, guard=guard)
     except StorageError:
         # Another holder has sealed the unit meanwhile and removed this one's file: nothing is lost.
         if not (assignment.holder and run.sealed_path(assignment.unit).exists()):
@@ -60,13 +61,12 @@ def score_unit(
 # scored when `score` returns; where that took much longer than storing it does, it is reported before the next one
 # starts, and not only after that.
 def _score(
-    run: Run, assignment: Assignment, rows: Rows, scorer: SignalScorer, *, batch_rows: BatchRule, guard: InputGuard
+    run: Run, assignment: Assignment, rows: Rows, scorer: SignalScorer, *, sizes: BatchSizes, guard: InputGuard
 ) -> Iterator[UnitEvent]:
     # Also before the first batch, which may take long: the model may have been changed while it was loaded.
     yield from guard.check()
     writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     try:
-        sizes = batch_rows if isinstance(batch_rows, BatchSizes) else BatchSizes(batch_rows)
         with _Reader(rows, assignment, scorer, sizes) as reader, _Storage(writer, guard) as storage:
             for length, future in reader.parts(done=writer.done):
                 if future.exception() is not None:

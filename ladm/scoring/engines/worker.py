@@ -87,7 +87,7 @@ def _serve(config: WorkerConfig, device: str, pipe: Connection) -> None:
         send(WorkerReady())
         scoring = True
         while (assignment := pipe.recv()) is not None:
-            for event in score_unit(run, assignment, rows, scorer, batch_rows=sizes, guard=guard):
+            for event in score_unit(run, assignment, rows, scorer, sizes=sizes, guard=guard):
                 send(event)
             send(UnitSealed())
     except LadmError as error:
