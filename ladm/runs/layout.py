@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import re
 
-from ladm.storage.files import SORTING
 from ladm.storage.holder_names import HOLDER_FILES
+from ladm.storage.locks import SORTING
 
 IDENTITY_FILE = "run.json"
 UNITS = "units"

@@ -23,7 +23,8 @@ from ladm.runs.layout import (
 )
 from ladm.runs.lines import encode_line, read_records
 from ladm.runs.records import ScoredRow
-from ladm.storage.files import MARKED_BYTES, SORTING, io_errors, sync_folder, write_whole
+from ladm.storage.files import MARKED_BYTES, io_errors, sync_folder, write_whole
+from ladm.storage.locks import SORTING
 
 _OWN = re.compile(rf"run\.json|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
 _OF_INSPECT = re.compile(r"\d+\.json(\.[0-9a-f]+\.partial)?")

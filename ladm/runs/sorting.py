@@ -29,7 +29,8 @@ from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
 from ladm.runs.results import digests_in_metadata
 from ladm.storage.checked_parquet import add_checksum
 from ladm.storage.digests import file_xxh3
-from ladm.storage.files import SORTING_PREFIX, arrow_path, io_errors, replacing
+from ladm.storage.files import arrow_path, io_errors, replacing
+from ladm.storage.locks import SORTING_PREFIX
 
 SORT_MEMORY = "256MB"
 GROUP_ROWS = 10_000

@@ -22,11 +22,8 @@ from ladm.errors import StorageError, UsageError
 PARTIAL_SUFFIX = ".partial"
 OWN_PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
 """A file that `replacing` or `create_once` had not finished."""
-SORTING = re.compile(r"\.sorting-[a-z0-9_]{8}")
 MARKED_BYTES = 1 << 16
 """How much of a file is searched for the mark that says which command wrote it."""
-SORTING_PREFIX = ".sorting-"
-"""Names the throw-away folder of a sort."""
 
 
 @contextlib.contextmanager
@@ -49,16 +46,8 @@ def arrow_path(path: str | Path) -> str:
     return whole
 
 
-def require_utf8(name: str) -> None:
-    """Raise UsageError for a name that is not UTF-8: to the system it may be any bytes, to Arrow and JSON a text."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{name!a} is not UTF-8; rename the file or folder") from None
-
-
 def data_set_path(path: str | Path) -> str:
-    """The same for a folder that `datasets` reads or writes. Raises UsageError for one that it would misread."""
+    """`arrow_path` of a folder that `datasets` reads or writes. Raises UsageError for one that it would misread."""
     whole = arrow_path(path)
     # For `datasets`, :: joins an address and one inside of it: it would write to a file in front of the two colons.
     if "::" in whole:
@@ -66,6 +55,14 @@ def data_set_path(path: str | Path) -> str:
             f"{whole} has :: in it, which the datasets library takes for nested addresses; rename the folder"
         )
     return whole
+
+
+def require_utf8(name: str) -> None:
+    """Raise UsageError for a name that is not UTF-8: to the system it may be any bytes, to Arrow and JSON a text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!a} is not UTF-8; rename the file or folder") from None
 
 
 def sync_folder(folder: Path) -> None:
@@ -127,9 +124,7 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to; on a clean exit it is fsynced and replaces `path`."""
-    # A random name, because launches that share a folder may write the same file at once; in the same folder, because a
-    # rename is atomic only within one file system.
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    partial = _partial_of(path)
     with _marked_as_in_use(partial):
         try:
             yield partial
@@ -140,6 +135,12 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_file(partial)
         os.replace(partial, path)
     sync_folder(path.parent)
+
+
+def _partial_of(path: Path) -> Path:
+    # Random, because launches that share a folder may write the same file at once; in the same folder, because a rename
+    # is atomic only within one file system.
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
 
 
 @contextlib.contextmanager
@@ -161,7 +162,7 @@ def remove_abandoned(path: Path) -> None:
 
 
 def remove_all_abandoned(folder: Path) -> None:
-    """The same of every file of a folder."""
+    """`remove_abandoned` for every file of a folder."""
     _remove_abandoned(folder, f"*{PARTIAL_SUFFIX}")
 
 
@@ -183,7 +184,7 @@ def create_once(path: Path, content: bytes) -> bool:
 
     A link instead of a rename, because it fails where the name is taken: of several processes one wins.
     """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    partial = _partial_of(path)
     with io_errors(path, "create"):
         try:
             with _marked_as_in_use(partial), partial.open("wb") as file:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ladm.errors import LockedError, StorageError
-from ladm.storage.files import SORTING, io_errors, remove_all_abandoned
+from ladm.storage.files import io_errors, remove_all_abandoned
 from ladm.storage.holder_names import holder_name, leave_name
 
 LOCK_FILE = ".lock"
 WORKERS_FILE = ".workers"
 WORKERS_END_SECONDS = 10.0
+SORTING_PREFIX = ".sorting-"
+"""The name of the temporary folder of a sort begins with it."""
+SORTING = re.compile(rf"{re.escape(SORTING_PREFIX)}[a-z0-9_]{{8}}")
 
 
 @contextlib.contextmanager

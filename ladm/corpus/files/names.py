@@ -104,8 +104,13 @@ def _is_beside_data(path: PurePath) -> bool:
 
 def is_about_data(file_name: str) -> bool:
     """Is it a card or a licence, whatever its kind, or a record that a program wrote beside data?"""
-    return file_name in _ABOUT_DATA or file_name.split(".")[0].split("-")[0].lower() in _CARDS
+    return file_name in _ABOUT_DATA or _has_name_of_card(file_name)
 
 
 def _is_card(path: PurePath) -> bool:
-    return kind_of(path.name) == "text" and path.name.split(".")[0].split("-")[0].lower() in _CARDS
+    return kind_of(path.name) == "text" and _has_name_of_card(path.name)
+
+
+def _has_name_of_card(file_name: str) -> bool:
+    """Such as README.md, LICENSE and LICENSE-MIT.txt."""
+    return file_name.split(".")[0].split("-")[0].lower() in _CARDS

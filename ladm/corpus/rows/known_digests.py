@@ -44,15 +44,12 @@ class KnownDigests:
         is_large = sum(size for _, size, _, _ in files.values()) >= SMALLEST_BYTES
         self._note = note_of(_NOTE, Path(name).absolute(), str(count)) if is_large else None
         self._files = files
-        self._states = self._read_states()
-
-    def _read_states(self) -> FileStates:
-        return file_states(self._paths)
+        self._states = file_states(self._paths)
 
     def read(self) -> Digests | None:
         """The digests, where they were computed from these very files."""
         content = None if self._note is None else read_note(self._note)
-        if content is None or content.get("files") != _as_json(self._states) or not self._are_open_ones(self._states):
+        if content is None or content.get("files") != _as_json(self._states) or not self._are_open_ones():
             return None
         rows, of_content = content.get("rows"), content.get("content")
         is_whole = isinstance(rows, str) and isinstance(of_content, str)
@@ -60,16 +57,16 @@ class KnownDigests:
 
     def write(self, digests: Digests) -> Digests:
         """Note the digests, unless a file changed while they were computed, or a moment before; returns them."""
-        if self._note is None or self._read_states() != self._states or not self._are_open_ones(self._states):
+        if self._note is None or file_states(self._paths) != self._states or not self._are_open_ones():
             return digests
         newest = max(changed for _, _, *times in self._states.values() for changed in times)
         if time.time() - newest / 1e9 > SETTLED_SECONDS:
             write_note(self._note, {"files": _as_json(self._states), "rows": digests.rows, "content": digests.content})
         return digests
 
-    def _are_open_ones(self, states: FileStates) -> bool:
-        """Are the shards that the names lead to now those that are open?"""
-        return all(states.get(name) == state for name, state in self._files.items())
+    def _are_open_ones(self) -> bool:
+        """Were the shards that the names led to those that are open?"""
+        return all(self._states.get(name) == state for name, state in self._files.items())
 
 
 def _as_json(states: FileStates) -> dict[str, Any]:
