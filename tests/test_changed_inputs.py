@@ -187,7 +187,7 @@ def test_one_line_for_all_workers(tmp_path: Path, save_rows: Any) -> None:
     lines: list[str] = []
     tracker = WorkerTracker(job_of(run, rows, OwnUnits(run), warn=lines.append))
     for place in range(2):
-        tracker.handle(TrackedWorker(place=place, last_sign=0.0), InputRecheckStarted("the line"))
+        tracker.handle(TrackedWorker(place=place, last_heard=0.0), InputRecheckStarted("the line"))
     assert lines == ["the line"]
 
 

@@ -214,7 +214,7 @@ def failed(position: int) -> Record:
 
 def test_a_worker_is_warm_once_it_has_scored_something(tracker: WorkerTracker) -> None:
     """Rows that failed their check are no batch; the first batch may still have kernels to compile."""
-    worker = TrackedWorker(place=0, last_sign=0.0)
+    worker = TrackedWorker(place=0, last_heard=0.0)
     steps: list[tuple[ProgressEvent, bool, list[int]]] = [
         (RowsStored([failed(0)]), False, []),
         (BatchStarted([1, 2]), False, [1, 2]),
@@ -228,7 +228,7 @@ def test_a_worker_is_warm_once_it_has_scored_something(tracker: WorkerTracker) -
 
 
 def test_silence_counts_as_a_hang_after_the_limit(tracker: WorkerTracker, clock: Clock) -> None:
-    worker = TrackedWorker(place=0, last_sign=0.0)
+    worker = TrackedWorker(place=0, last_heard=0.0)
     clock.now = 100.0
     assert tracker.hung_for(worker) is None
     clock.now = 101.0
@@ -249,7 +249,7 @@ def test_silence_counts_as_a_hang_after_the_limit(tracker: WorkerTracker, clock:
     clock.now += 1.0
     assert tracker.hung_for(worker) == 120.0
     # The worker that takes over has it as its first batch, and longer for it where that is more than for a first one.
-    successor = TrackedWorker(place=0, last_sign=clock.now, batch=[2])
+    successor = TrackedWorker(place=0, last_heard=clock.now, batch=[2])
     clock.now += 120.0
     assert tracker.hung_for(successor) is None
     clock.now += 1.0
@@ -270,7 +270,7 @@ def test_a_lost_unit_is_for_another_place_while_there_is_one(tmp_path: Path, row
 
 
 def test_a_sealed_unit_leaves_its_worker_idle(tracker: WorkerTracker) -> None:
-    worker = TrackedWorker(place=0, last_sign=0.0)
+    worker = TrackedWorker(place=0, last_heard=0.0)
     assignment = tracker.take(0, others=False)
     assert assignment is not None
     tracker.assign(worker, assignment)

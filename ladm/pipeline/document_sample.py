@@ -27,10 +27,10 @@ MOST_CHARACTERS = 1 << 20
 ALL_CHARACTERS = 1 << 25
 SHORTEST, LONGEST = 256, 32_768
 """Of the lengths that are chosen; the longest is the paper's."""
-LEAST_TOKENS = 0.5
+LEAST_TOKEN_SHARE = 0.5
 """Share of the tokens that must be in documents of at least the chosen length."""
 MOST_DOMAINS = 200
-MOST_WITHOUT = 0.5
+MOST_SHARE_WITHOUT = 0.5
 """Share of the documents that may lack the key of the domain."""
 DOMAIN_KEYS = (
     DOMAIN_KEY, "domain", "meta.domain", "source", "meta.source", "subset", "dataset", "corpus", "collection",
@@ -137,7 +137,7 @@ def choose_length(sample: Sample, tokenizer: Tokenizer, *, text_key: str, most: 
     length = 1 << (limit.bit_length() - 1)
     while length >= SHORTEST:
         share = sum(tokens for tokens in lengths if tokens >= length - tokenizer.bos) / max(total, 1)
-        if share >= LEAST_TOKENS:
+        if share >= LEAST_TOKEN_SHARE:
             return length, share
         length //= 2
     longest = max(lengths, default=0)
@@ -182,7 +182,7 @@ def find_domains(sample: Sample) -> FoundDomains:
         is_split = 1 < len(values) <= most
         if is_split and not without:
             return found
-        if is_split and partial.key is None and without <= len(documents) * MOST_WITHOUT:
+        if is_split and partial.key is None and without <= len(documents) * MOST_SHARE_WITHOUT:
             partial = found
         if len(values) == 1 and not without and single.key is None:
             single = found

@@ -79,7 +79,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
     first, devices = timed[0], timed[0].plan.hardware.devices
     return DryRun(
         rows_by_length=lengths.counts,
-        refused=dict(bad.counts + bad.others.refusals(first.plan.settings, first.plan.facts)),
+        refused=dict(bad.counts + bad.good_lengths.refusals(first.plan.settings, first.plan.facts)),
         seconds_by_length={n: sum(each.seconds_of(n) for each in timed) for n in first.seconds},
         seconds=sum(count * each.seconds_of(n) for each in timed for n, count in each.scored.items()),
         devices=len(devices),
@@ -113,7 +113,7 @@ def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadI
         echo(line)
     require_model_of_profile(plan)
     require_same_settings(plan)
-    lengths = bad.others
+    lengths = bad.good_lengths
     scored = {n: count for n, count in lengths.counts.items() if refusal(n, plan.settings, plan.facts) is None}
     if not scored:
         refused = bad.counts + lengths.refusals(plan.settings, plan.facts)

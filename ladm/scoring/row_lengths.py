@@ -106,11 +106,12 @@ def refusal(length: int, settings: ScoreSettings, facts: ModelFacts) -> str | No
 
 @dataclass(frozen=True, kw_only=True)
 class BadIds:
-    """Rows without ids of the vocabulary, by the type of the error, and all lengths with 0 for those that were seen."""
+    """The rows that will have no score because of their ids."""
 
     counts: Counter[str]
-    """Of all rows; where only a part of them was looked at, in proportion."""
-    others: RowLengths
+    """By the type of the error, of all rows; where only a part of them was read, in proportion."""
+    good_lengths: RowLengths
+    """The length of every row, 0 for each row that was found to be bad."""
 
 
 def find_bad_ids(rows: Rows, lengths: RowLengths, *, vocab_size: int) -> BadIds:
@@ -124,9 +125,9 @@ def find_bad_ids(rows: Rows, lengths: RowLengths, *, vocab_size: int) -> BadIds:
     problems = _problems(rows, looked_at, vocab_size)
     for kind, found in Counter(problems.values()).items():
         counts[kind] += round(found * len(has_ids) / count)
-    others = lengths.tokens.copy()
-    others[list(problems)] = 0
-    return BadIds(counts=counts, others=RowLengths(others))
+    good_lengths = lengths.tokens.copy()
+    good_lengths[list(problems)] = 0
+    return BadIds(counts=counts, good_lengths=RowLengths(good_lengths))
 
 
 def _problems(rows: Rows, positions: npt.NDArray[np.int64], vocab_size: int) -> dict[int, str]:

@@ -28,8 +28,9 @@ _TAIL_BYTES = 8
 """The length of the footer in 4 bytes, then the magic."""
 _CHUNK_BYTES = 1 << 24
 REMEMBERED_BYTES = 1 << 26
-"""A file of at least this size is read for its checksum once in a process, a smaller one whenever it is opened."""
-_known_as_whole: set[tuple[str, int, int, int]] = set()
+"""The checksum of a file of at least this size is verified once in a process, of a smaller one at every opening."""
+_verified: set[tuple[str, int, int, int]] = set()
+"""Path, size, time of modification and inode of the large files whose checksums were verified."""
 
 
 def add_checksum(path: Path) -> None:
@@ -61,14 +62,14 @@ def open_parquet(path: Path, *, remedy: str) -> pq.ParquetFile:
     """A file to be read; its checksum is verified here. Raises StorageError."""
     with io_errors(path, "read"):
         found = path.stat()
-        signs = (str(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ino)
-        is_known = found.st_size >= REMEMBERED_BYTES and signs in _known_as_whole
-        if not is_known:
+        state = (str(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ino)
+        if state not in _verified:
             with path.open("rb") as file:
-                is_known = _is_whole(file, found.st_size)
-    if not is_known:
-        raise StorageError(f"{path} is damaged: it does not match its checksum; {remedy}")
-    _known_as_whole.add(signs)
+                is_whole = _is_whole(file, found.st_size)
+            if not is_whole:
+                raise StorageError(f"{path} is damaged: it does not match its checksum; {remedy}")
+            if found.st_size >= REMEMBERED_BYTES:
+                _verified.add(state)
     with reading_parquet(path, remedy=remedy):
         # Arrow's default reads ahead and holds all of the file until the last batch, which is for stores far away.
         return pq.ParquetFile(arrow_path(path), page_checksum_verification=True, pre_buffer=False)

@@ -64,8 +64,8 @@ def file_sha256(path: Path, *, remember: bool = True) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     after = path.stat()
-    if note is not None and _signs(before) == _signs(after) and time.time() - after.st_ctime > SETTLED_SECONDS:
-        write_note(note, {"path": str(path.resolve()), **_signs(after), "sha256": digest})
+    if note is not None and _state_of(before) == _state_of(after) and time.time() - after.st_ctime > SETTLED_SECONDS:
+        write_note(note, {"path": str(path.resolve()), **_state_of(after), "sha256": digest})
     return digest
 
 
@@ -75,8 +75,8 @@ def _note_of(path: Path) -> Path | None:
     return None
 
 
-def _signs(found: os.stat_result) -> dict[str, int]:
-    """What differs after any change of a file."""
+def _state_of(found: os.stat_result) -> dict[str, int]:
+    """Numbers of which at least one differs after any change of a file."""
     return {
         "size": found.st_size, "mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns, "inode": found.st_ino,
         "device": found.st_dev,
@@ -87,5 +87,5 @@ def _read(note: Path, path: Path, found: os.stat_result) -> str | None:
     """The digest that a note holds for exactly this file; None for a note that is absent, old or damaged."""
     content = read_note(note) or {}
     digest = content.pop("sha256", None)
-    same = content == {"path": str(path.resolve()), **_signs(found)}
+    same = content == {"path": str(path.resolve()), **_state_of(found)}
     return digest if same and isinstance(digest, str) and _SHA256.fullmatch(digest) else None

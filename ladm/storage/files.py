@@ -41,9 +41,9 @@ def arrow_path(path: str | Path) -> str:
     They take the relative path `a:b/run` for a URI of the scheme `a`; an absolute path begins with a slash.
     Raises UsageError for a name that is not UTF-8, which none of them can open.
     """
-    whole = str(Path(path).absolute())
-    require_utf8(whole)
-    return whole
+    absolute = str(Path(path).absolute())
+    require_utf8(absolute)
+    return absolute
 
 
 def data_set_path(path: str | Path) -> str:

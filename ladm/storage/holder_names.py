@@ -26,7 +26,7 @@ HOLDER_FILES = re.compile(r"\.holder(-[0-9a-f]{32})?")
 
 @contextlib.contextmanager
 def leave_name(folder: Path, *, shared: bool) -> Iterator[None]:
-    """Have the name of this process in the folder, whose lock it holds, until the block ends.
+    """Write the name of this process into the folder, whose lock it holds, and remove it when the block ends.
 
     Raises StorageError where it cannot be written.
     """
@@ -52,7 +52,7 @@ def leave_name(folder: Path, *, shared: bool) -> Iterator[None]:
 
 
 def holder_name(folder: Path) -> str:
-    """Who works in the folder, or for all that is known here may do so; empty where that is not known."""
+    """The process that works in the folder, or else one that may; empty where none has left its name."""
     possible = ""
     for path in _files(folder):
         # ValueError: a name that is no UTF-8.

@@ -90,7 +90,7 @@ class OutputFolder:
         )
 
     def claim(self, content: bytes) -> bool:
-        """Create the folder and the record, unless it exists already."""
+        """Create the folder and the record. False where there is a record already."""
         with io_errors(self.path, "create"):
             folder = self.record.parent
             new = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -27,7 +27,7 @@ COMPARED_TOKENS = 64
 LEAST_AGREEMENT = 0.5
 BROKEN = "\ufffd"
 """What stands for bytes that are no character."""
-MOST_OF_A_CHARACTER = 4
+MOST_TOKENS_OF_A_CHARACTER = 4
 """Tokens, of which each is a byte."""
 LEAST_BATCH_CHARACTERS = 4_000_000
 BATCH_CHARACTERS_PER_THREAD = 500_000
@@ -186,7 +186,8 @@ def spell(tokenizer: Any, ids: list[int]) -> list[str]:
         text: str = tokenizer.decode(ids[start:stop], clean_up_tokenization_spaces=False)
         return text
 
-    start = min(range(min(MOST_OF_A_CHARACTER, len(ids))), key=lambda k: decode(k, len(ids)).count(BROKEN), default=0)
+    starts = range(min(MOST_TOKENS_OF_A_CHARACTER, len(ids)))
+    start = min(starts, key=lambda k: decode(k, len(ids)).count(BROKEN), default=0)
     pieces, before = [""] * start, ""
     for stop in range(start + 1, len(ids) + 1):
         text = decode(start, stop)

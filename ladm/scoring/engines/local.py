@@ -115,17 +115,17 @@ class _Supervisor:
     def _start(self, place: int) -> _Worker:
         device, config = self._job.devices[place], self._job.worker
         process, pipe = self._job.take_early(config, device) or start_worker(config, device)
-        return _Worker(place=place, last_sign=self._tracker.clock(), device=device, process=process, pipe=pipe)
+        return _Worker(place=place, last_heard=self._tracker.clock(), device=device, process=process, pipe=pipe)
 
     def _listen(self) -> None:
         """Receive events, and notice which processes are gone; returns after a tick without either."""
         workers = self._workers()
         # The sentinel becomes ready when the process ends: a death is noticed at once, not at a timeout.
-        signs = wait(
+        ready = wait(
             [*(worker.pipe for worker in workers), *(worker.process.sentinel for worker in workers)], TICK_SECONDS
         )
         for worker in workers:
-            if worker.pipe in signs or worker.process.sentinel in signs:
+            if worker.pipe in ready or worker.process.sentinel in ready:
                 self._receive(worker)
         if not workers:
             time.sleep(TICK_SECONDS)
@@ -153,7 +153,7 @@ class _Supervisor:
                 worker.send(worker.assignment)
         elif isinstance(event, (BatchStarted, RowsStored, InputRecheckStarted, UnitSealed)):
             self._tracker.handle(worker, event)
-        worker.last_sign = self._tracker.clock()
+        worker.last_heard = self._tracker.clock()
 
     def _lost(self, worker: _Worker) -> None:
         """Have the rows of a lost worker scored one by one, on another device if possible.
@@ -204,7 +204,7 @@ class _Supervisor:
         self._last_look = now
         for worker in self._workers():
             if asleep > 10 * TICK_SECONDS:
-                worker.last_sign += asleep
+                worker.last_heard += asleep
             if worker.idle or worker.reason:
                 continue
             limit = self._tracker.hung_for(worker)

@@ -88,7 +88,8 @@ class _Supervisor:
         actors = [kind.remote(job.worker, job.devices[0]) for _ in range(cluster.actors)]
         now = self._tracker.clock()
         self._slots = [
-            _Slot(place=place, last_sign=now, actor=actor, starting=_start(actor)) for place, actor in enumerate(actors)
+            _Slot(place=place, last_heard=now, actor=actor, starting=_start(actor))
+            for place, actor in enumerate(actors)
         ]
 
     def run(self) -> None:
@@ -184,14 +185,14 @@ class _Supervisor:
             return
         slot.assignment = slot.events = None
         slot.batch, slot.warm, slot.reason = [], False, ""
-        slot.last_sign, slot.starting = self._tracker.clock(), _start(slot.actor)
+        slot.last_heard, slot.starting = self._tracker.clock(), _start(slot.actor)
 
     def _start_failed(self, slot: _Slot, reason: str, details: str) -> None:
         """Start the actor once more, unless it has failed too often and for too long."""
         failures = self._tracker.failures
         failures.record_failed_start(slot.place)
         # Both: Ray may answer many times a second while it is still placing the actor on another node.
-        waited = self._tracker.clock() - slot.last_sign
+        waited = self._tracker.clock() - slot.last_heard
         if failures.cannot_start(slot.place) and waited > PLACING_SECONDS:
             self._slots.remove(slot)
             if not self._slots:

@@ -58,7 +58,7 @@ class TrackedWorker:
 
     place: int
     """The number of its device or actor, which outlives it."""
-    last_sign: float
+    last_heard: float
     """When it last reported anything or was given a unit, on the tracker's clock."""
     assignment: Assignment | None = None
     batch: list[int] = field(default_factory=list)
@@ -93,7 +93,7 @@ class WorkerTracker:
     def assign(self, worker: TrackedWorker, assignment: Assignment) -> None:
         """The worker is given a unit."""
         # The clock starts again: that an idle worker was silent means nothing.
-        worker.assignment, worker.batch, worker.last_sign = assignment, [], self.clock()
+        worker.assignment, worker.batch, worker.last_heard = assignment, [], self.clock()
 
     def handle(self, worker: TrackedWorker, event: ProgressEvent) -> None:
         """Take note of an event."""
@@ -105,7 +105,7 @@ class WorkerTracker:
             stored = {record.position for record in event.records}
             # Rows that failed their check were never started: they say nothing about how long a batch takes.
             if not stored.isdisjoint(worker.batch):
-                self._timeout.record_batch(now - worker.last_sign)
+                self._timeout.record_batch(now - worker.last_heard)
                 worker.warm = True
             worker.batch = [position for position in worker.batch if position not in stored]
             if any(isinstance(record, ScoredRow) for record in event.records):
@@ -122,7 +122,7 @@ class WorkerTracker:
             assert worker.assignment is not None
             self._source.sealed(worker.assignment)
             worker.assignment, worker.batch = None, []
-        worker.last_sign = now
+        worker.last_heard = now
 
     def return_unit(self, worker: TrackedWorker, assignment: Assignment | None, cause: str, *, others: bool) -> None:
         """Queue the unit of a lost worker again, the rows it had started each alone.
@@ -136,4 +136,4 @@ class WorkerTracker:
     def hung_for(self, worker: TrackedWorker) -> float | None:
         """The limit in seconds that a silent worker has exceeded; None while it may still be working."""
         limit = self._timeout.limit(warm=worker.warm, losses=self.failures.losses_with(worker.batch))
-        return limit if self.clock() - worker.last_sign > limit else None
+        return limit if self.clock() - worker.last_heard > limit else None
