@@ -39,34 +39,23 @@ def require_budget(
     """
     chosen = selection_of(job)
     included_N = rows_to_select_from(rows, chosen, domain_key=domain_key, lists=lists, echo=echo)
-    most = chosen.documents
-    if most is None and chosen.tokens is None:
+    if chosen.documents is None and chosen.tokens is None:
         # Nothing to compare with a share of the rows or a least score: the lengths of all rows need not be read.
         return
     lengths_N = _selectable_lengths(rows, included_N, chosen, domain_key=domain_key, echo=echo)
     if not lengths_N.any():
         return
-    shortest = int(lengths_N[lengths_N > 0].min())
     # Each limit alone: no choice within all of them holds more than the least of these.
     pools = [_pool_of_documents(rows, lengths_N, chosen), *_capped_pools(rows, lengths_N, chosen.caps)]
     is_limited = job.limit is not None and len(rows) >= job.limit
     # The same command with a greater limit adds rows to the same folder.
     more = "a greater --limit" if is_limited else "more documents and another --output"
     remedies = f"a smaller budget, take all of it with --allow-small-pool, or give {more}{hint}"
-    what, documents = min(((what, len(lengths)) for what, lengths in pools), key=itemgetter(1))
-    if most is not None and most > documents and not chosen.allow_small_pool:
-        raise _small_pool(f"there are {documents:,} {what}", f"--documents {most:,}", remedies)
-    what, pool = min(((what, int(lengths.sum())) for what, lengths in pools), key=itemgetter(1))
-    if chosen.tokens is None:
-        return
-    share = chosen.token_share
-    budget = int(chosen.tokens) if share is None else int(share * pool)
-    if budget > pool and not chosen.allow_small_pool:
-        raise _small_pool(f"the {what} have {pool:,} tokens", f"--tokens {budget:,}", remedies)
-    # The percent rule exceeds its budget, so that a row always fits.
-    if budget < shortest and chosen.rule != "percent":
-        given = f"{budget:,}" if share is None else chosen.tokens
-        raise LadmError(f"no row fits --tokens {given}: the shortest has {shortest:,} tokens; give a larger budget")
+    if chosen.documents is not None:
+        _require_documents(chosen.documents, pools, chosen, remedies)
+    if chosen.tokens is not None:
+        shortest = int(lengths_N[lengths_N > 0].min())
+        _require_tokens(chosen.tokens, pools, chosen, remedies, shortest=shortest)
 
 
 def rows_to_select_from(
@@ -141,5 +130,23 @@ def _without_weight(
     return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 
-def _small_pool(pool: str, budget: str, remedies: str) -> LadmError:
-    return LadmError(f"{pool}, fewer than {budget}; give {remedies}")
+def _require_documents(most: int, pools: Sequence[Pool], chosen: SelectSettings, remedies: str) -> None:
+    """Raise LadmError where the smallest pool has fewer rows than the budget."""
+    what, documents = min(((what, len(lengths)) for what, lengths in pools), key=itemgetter(1))
+    if most > documents and not chosen.allow_small_pool:
+        raise LadmError(f"there are {documents:,} {what}, fewer than --documents {most:,}; give {remedies}")
+
+
+def _require_tokens(
+    given: int | str, pools: Sequence[Pool], chosen: SelectSettings, remedies: str, *, shortest: int
+) -> None:
+    """Raise LadmError where the smallest pool has fewer tokens than the budget, or the budget fewer than any row."""
+    what, pool = min(((what, int(lengths.sum())) for what, lengths in pools), key=itemgetter(1))
+    share = chosen.token_share
+    budget = int(given) if share is None else int(share * pool)
+    if budget > pool and not chosen.allow_small_pool:
+        raise LadmError(f"the {what} have {pool:,} tokens, fewer than --tokens {budget:,}; give {remedies}")
+    # The percent rule exceeds its budget, so that a row always fits.
+    if budget < shortest and chosen.rule != "percent":
+        shown = f"{budget:,}" if share is None else given
+        raise LadmError(f"no row fits --tokens {shown}: the shortest has {shortest:,} tokens; give a larger budget")

@@ -116,8 +116,8 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
             is_exact=False, documents=documents, length=job.length, rows=None, tokens=None, selectable_rows=None,
             selectable_tokens=None, rows_bytes=None, rows_hours=None, scoring=scoring,
         )  # fmt: skip
-    rows = of_all = max(1, round(_of_all(made.rows, made.documents, size)))
-    selectable = max(1, round(_of_all(made.selectable, made.documents, size)))
+    every_row = max(1, round(_of_all(made.rows, made.documents, size)))
+    rows, selectable = every_row, max(1, round(_of_all(made.selectable, made.documents, size)))
     if job.limit is not None:
         rows, selectable = min(rows, job.limit), min(selectable, job.limit)
     return Forecast(
@@ -129,7 +129,7 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
         selectable_rows=selectable,
         selectable_tokens=selectable * job.length,
         rows_bytes=round(rows * made.bytes_per_row),
-        rows_hours=_of_all(made.seconds, made.documents, size) * rows / of_all / 3600,
+        rows_hours=_of_all(made.seconds, made.documents, size) * rows / every_row / 3600,
         scoring=_of_more_rows(scoring, rows / made.prepared.rows),
     )
 

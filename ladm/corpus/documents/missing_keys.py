@@ -28,6 +28,12 @@ _LIKELY_KEYS = ("meta.domain", "pile_set_name")
 _LIKELY_IDS = ("doc_id", "docid", "document_id", "uuid", "guid", "record_id", "warc-record-id", "warc_record_id", "url")
 _LOOKED_AT = 100
 """Documents in which such a key is looked for."""
+_REMEDIES = {
+    "text": "--text-key one of them",
+    "domain": "--domain-key one of them, or --domain a name for all documents without one",
+    "id": "--id-key one of them",
+}
+"""By what documents must have, the most important first."""
 
 
 def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None:
@@ -38,10 +44,13 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
     an --id-key other than the default.
     """
     domain_keys = domain_keys_of(settings.domain_key)
-    text_found, domain_found, missing = False, settings.other_domain is not None, settings.domain_key
+    needed = {"text"}
+    if settings.other_domain is None:
+        needed.add("domain")
     # The default is looked for in every corpus, and many have no ids.
-    id_found = settings.id_key == PrepareSettings.id_key
-    id_is_there = False
+    if settings.id_key != PrepareSettings.id_key:
+        needed.add("id")
+    missing = {"text": settings.text_key, "domain": settings.domain_key, "id": settings.id_key}
     keys: dict[str, None] = {}
     hint, seen = None, 0
     # Lines that are no object count too: of standard input no more than the first 1,000 lines can be read again.
@@ -52,33 +61,31 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
             hint = _hint_at_ids(fields, settings.id_key)
         seen += 1
         keys |= dict.fromkeys(keys_of(fields))
-        text_found = text_found or value_at(fields, settings.text_key) is not None
+        if value_at(fields, settings.text_key) is not None:
+            needed.discard("text")
         # A meta that is nested too deep is dropped where rows are made.
         with contextlib.suppress(RecursionError):
             meta = parsed_meta(fields)
-            domain_found = domain_found or first_domain(fields, meta, domain_keys)[0] is not None
-            missing = name_of_domain_keys(fields, meta, domain_keys)
-        id_found = id_found or id_of(fields, settings.id_key) is not None
-        id_is_there = id_is_there or value_at(fields, settings.id_key) is not None
-        if text_found and domain_found and id_found:
+            if first_domain(fields, meta, domain_keys)[0] is not None:
+                needed.discard("domain")
+            missing["domain"] = name_of_domain_keys(fields, meta, domain_keys)
+        if id_of(fields, settings.id_key) is not None:
+            needed.discard("id")
+        elif value_at(fields, settings.id_key) is not None:
+            missing["id"] = f"{settings.id_key} that is a text or a whole number"
+        if not needed:
             return hint
     if not seen:
         return None
-    which = "the only document has" if seen == 1 else f"none of the first {seen:,} documents has"
-    negation = "no " if seen == 1 else ""
-    there_are = list_keys(keys)
-    if not text_found:
+    if "text" in needed:
         with_ids = first_with_token_ids(each.name for each in sources if each.kind == "parquet")
         if with_ids is not None:
             raise LadmError(ids_without_texts(with_ids, settings.text_key))
-        raise LadmError(f"{which} {negation}{settings.text_key}; the keys are {there_are}: give --text-key one of them")
-    if not domain_found:
-        raise LadmError(
-            f"{which} {negation}{missing}; the keys are {there_are}: give --domain-key one of them, or "
-            "--domain a name for all documents without one"
-        )
-    of_kind = f"{settings.id_key} that is a text or a whole number" if id_is_there else settings.id_key
-    raise LadmError(f"{which} {negation}{of_kind}; the keys are {there_are}: give --id-key one of them")
+    first = next(each for each in _REMEDIES if each in needed)
+    found = f"the only document has no {missing[first]}"
+    if seen > 1:
+        found = f"none of the first {seen:,} documents has {missing[first]}"
+    raise LadmError(f"{found}; the keys are {list_keys(keys)}: give {_REMEDIES[first]}")
 
 
 def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | None:

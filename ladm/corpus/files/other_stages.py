@@ -17,7 +17,7 @@ from ladm.storage.json_object import read_json_object
 WORK_FOLDER = ".preparing"
 """Of a preparation that is not finished, in the folder of its rows."""
 # Written by stages that come after this one, whose modules must not be imported here.
-_RUN, _UNITS, _MANIFEST = "run.json", "units", "manifest.json"
+_RUN, _UNITS, MANIFEST = "run.json", "units", "manifest.json"
 _WITHOUT_TEXT = ("megatron", "npy")
 """Formats of a subset that hold token ids alone; the others can be prepared again, with another tokenizer."""
 
@@ -120,7 +120,7 @@ def _is_job(folder: Path) -> bool:
 
 
 def _format_of_subset(folder: Path) -> str | None:
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     # Many programs write a manifest.json; only next to what one of these formats has is it worth reading.
     if not path.is_file() or not any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.npy", "data")):
         return None

@@ -16,7 +16,7 @@ import xxhash
 
 from ladm.corpus.files.tables import column_values
 from ladm.corpus.ids.files import IdFile, hashes_of_batches
-from ladm.corpus.ids.readers import BATCH_IDS, Batches, require_id_type
+from ladm.corpus.ids.readers import BATCH_IDS, Batches, places, require_id_type
 from ladm.errors import UsageError, one_line
 
 
@@ -51,12 +51,8 @@ def _batches(ids: Any) -> Batches:
     column = None if isinstance(ids, Set) else _column(ids)
     first = 0
     for values in _of_items(ids) if column is None else _of_column(column):
-        yield values, _place(first)
+        yield values, places("item", range(first, first + len(values)))
         first += len(values)
-
-
-def _place(first: int) -> Any:
-    return lambda k: f"item {first + k}"
 
 
 def _column(ids: Any) -> pa.ChunkedArray | None:

@@ -59,7 +59,7 @@ def require_id_type(kind: pa.DataType) -> None:
 
 def _of_text(name: str) -> Batches:
     for numbers, lines in _lines(name):
-        yield lines, _place("line", numbers)
+        yield lines, places("line", numbers)
 
 
 def _of_json(name: str) -> Batches:
@@ -76,7 +76,7 @@ def json_batches(name: str) -> Batches:
                 values.append(json.loads(line))
             except (ValueError, RecursionError):
                 raise StorageError(f"cannot read {name}: line {number} is not JSON") from None
-        yield values, _place("line", numbers)
+        yield values, places("line", numbers)
 
 
 def _of_csv(name: str) -> Batches:
@@ -107,7 +107,7 @@ def csv_batches(name: str, choose: Callable[[list[str]], list[int]]) -> Iterator
                     problem = f"line {number} ends a record of {count_of(len(each), 'value')}, not {len(names)}"
                     raise StorageError(f"cannot read {name}: {problem} as in the first line")
             found = [[each[column] for _, each in filled] for column in columns]
-            yield found, _place("line", [number for number, _ in filled])
+            yield found, places("line", [number for number, _ in filled])
 
 
 def csv_column(names: list[str]) -> int:
@@ -152,7 +152,7 @@ def parquet_batches(name: str, choose: Callable[[pa.Schema], list[str]]) -> Iter
         first = 0
         schema = table.schema_arrow
         for batch in table.iter_batches(batch_size=BATCH_IDS, columns=choose(schema)):
-            yield batch.replace_schema_metadata(schema.metadata), _place("row", range(first, first + len(batch)))
+            yield batch.replace_schema_metadata(schema.metadata), places("row", range(first, first + len(batch)))
             first += len(batch)
 
 
@@ -190,5 +190,6 @@ def named_values(batch: pa.RecordBatch, column: str) -> list[Any]:
     return values if labels is None else [class_name(labels, value) for value in values]
 
 
-def _place(word: str, numbers: Sequence[int]) -> Callable[[int], str]:
+def places(word: str, numbers: Sequence[int]) -> Place:
+    """The places of values by their numbers, such as `line 7`."""
     return lambda k: f"{word} {numbers[k]}"

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ladm.corpus.files.id_columns import is_integer_list
+from ladm.corpus.files.other_stages import MANIFEST
 from ladm.errors import StorageError
 from ladm.storage.checksum_list import CHECKSUM_FILE, changed_files
 from ladm.storage.json_object import read_json_object
@@ -24,8 +25,6 @@ from ladm.storage.json_object import read_json_object
 META = "meta"
 PREPARED = "prepare.json"
 """What `ladm prepare` writes beside its rows."""
-MANIFEST = "manifest.json"
-"""What `ladm select` writes beside the rows of a subset; its module must not be imported here."""
 PREPARED_DIGEST = "xxh3_128"
 """Its key for the digest of all of them."""
 PREPARED_COLUMNS = "columns_xxh3_128"

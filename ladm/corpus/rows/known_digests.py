@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.files.data_set import FILES_OF_A_SAVED_SET
-from ladm.corpus.rows.identity import MANIFEST, PREPARED
+from ladm.corpus.files.other_stages import MANIFEST
+from ladm.corpus.rows.identity import PREPARED
 from ladm.storage.checksum_list import CHECKSUM_FILE
 from ladm.storage.file_states import FileStates, file_states
 from ladm.storage.notes import SETTLED_SECONDS, note_of, read_note, write_note

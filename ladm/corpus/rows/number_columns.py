@@ -102,6 +102,13 @@ def values_at(rows: Rows, column: str, path: str, start: int, stop: int) -> Iter
         yield value_at(_parsed(value), path) if path else value
 
 
+def stored_at(rows: Rows, column: str, path: str, start: int, stop: int) -> pa.ChunkedArray:
+    """The values of rows `start` to `stop - 1` as they are stored, in a column or in a field inside one."""
+    values = rows.stored(column, start, stop)
+    with reading_rows(rows.name):
+        return pc.struct_field(values, path.split(".")) if path else values
+
+
 def _place(rows: Rows, key: str) -> tuple[str, str]:
     found = find_place(rows, key)
     if found is None:

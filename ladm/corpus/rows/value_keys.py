@@ -11,16 +11,15 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.files.meta import is_missing
 from ladm.corpus.rows.identity import ColumnDigest
-from ladm.corpus.rows.number_columns import is_number, kind_at, values_at
+from ladm.corpus.rows.number_columns import is_number, kind_at, stored_at, values_at
 from ladm.corpus.rows.reading import Rows
 from ladm.corpus.rows.value_tests import as_whole_numbers, is_text, is_time
-from ladm.corpus.rows.values import column_of, text_of
+from ladm.corpus.rows.values import column_of, objects_error, text_of
 from ladm.errors import LadmError, UsageError
 
 Ints = npt.NDArray[np.int64]
@@ -50,8 +49,7 @@ def read_value_keys(rows: Rows, key: str) -> tuple[Ints, str]:
             if pa.types.is_null(kind):
                 values = pa.chunked_array([pa.array(map(_text, values_at(rows, column, path, start, stop)), "string")])
             else:
-                stored = rows.stored(column, start, stop)
-                values = pc.struct_field(stored, path.split(".")) if path else stored
+                values = stored_at(rows, column, path, start, stop)
                 # Without its zone, whose names are no part of Arrow.
                 values = as_whole_numbers(values) if is_time(kind) else values
         for chunk in values.chunks:
@@ -72,7 +70,7 @@ def _place(rows: Rows, key: str) -> tuple[str, str, pa.DataType]:
     if pa.types.is_dictionary(kind):
         return column, path, pa.null()
     if pa.types.is_struct(kind):
-        raise UsageError(f"{key} of {rows.name} holds objects; give a key inside, such as {key}.NAME")
+        raise objects_error(rows, key)
     raise UsageError(f"{key} of {rows.name} holds no texts, numbers, dates or booleans, but {kind}")
 
 

@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.files.meta import whole_text
 from ladm.corpus.rows.identity import ColumnDigest, prepared_domain_key
-from ladm.corpus.rows.number_columns import find_place, is_number, kind_at, values_at
+from ladm.corpus.rows.number_columns import find_place, is_number, kind_at, stored_at, values_at
 from ladm.corpus.rows.reading import Rows
 from ladm.corpus.rows.value_tests import (
     are_dates,
@@ -146,8 +145,13 @@ def _place(rows: Rows, guard: ValueGuard) -> tuple[str, str, pa.DataType]:
     if is_number(kind):
         raise _numbers_error(rows, guard)
     if pa.types.is_struct(kind):
-        raise UsageError(f"{key} of {rows.name} holds objects; give a key inside, such as {key}.NAME")
+        raise objects_error(rows, key)
     raise UsageError(f"{key} of {rows.name} holds no texts, dates or booleans, but {kind}")
+
+
+def objects_error(rows: Rows, key: str) -> UsageError:
+    """The error for a column of objects, or a key inside one, where a single value is needed."""
+    return UsageError(f"{key} of {rows.name} holds objects; give a key inside, such as {key}.NAME")
 
 
 def _numbers_error(rows: Rows, guard: ValueGuard) -> UsageError:
@@ -165,10 +169,7 @@ def _batches(
     """The first row of a batch, and its values of the type `kind`. Raises UsageError where all values are numbers."""
     if kind_at(rows, column, path) == kind:
         for start, stop in rows.batches():
-            with reading_rows(rows.name):
-                values = rows.stored(column, start, stop)
-                values = pc.struct_field(values, path.split(".")) if path else values
-            yield start, values
+            yield start, stored_at(rows, column, path, start, stop)
         return
     has_numbers = has_others = False
     for start, stop in rows.batches():
