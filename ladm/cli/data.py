@@ -54,7 +54,7 @@ def _as_json(prepared: PreparedRows) -> dict[str, Any]:
         "rows": prepared.folder,
         "count": prepared.rows,
         "documents": dict(prepared.counts),
-        "tokens": tokens and {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
+        "tokens": tokens and tokens.as_json(),
         "copies": prepared.copies,
         "repeated_ids": prepared.repeated_ids and asdict(prepared.repeated_ids),
         "bad_files": prepared.bad_files,

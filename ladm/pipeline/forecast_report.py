@@ -90,12 +90,6 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
     )
 
 
-def _tokens(prepared: PreparedRows) -> dict[str, int] | None:
-    """Tokens of the documents that make rows, as `ladm prepare --json` has them."""
-    tokens = prepared.tokens
-    return None if tokens is None else {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off}
-
-
 def _repeated_ids(prepared: PreparedRows) -> dict[str, Any] | None:
     repeated = prepared.repeated_ids
     return None if repeated is None else {"documents": repeated.documents, "id": repeated.id}
@@ -110,7 +104,7 @@ def forecast_content(found: Forecast) -> dict[str, Any]:
         "documents_looked_at": documents and documents.looked_at,
         "counts": documents and dict(documents.prepared.counts),
         "without_domain": documents and documents.without_domain,
-        "tokens_looked_at": documents and _tokens(documents.prepared),
+        "tokens_looked_at": documents and documents.prepared.tokens and documents.prepared.tokens.as_json(),
         "copies": documents and documents.prepared.copies,
         "repeated_ids": documents and _repeated_ids(documents.prepared),
         "bad_files": documents and list(documents.prepared.bad_files.values()),

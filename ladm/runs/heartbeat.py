@@ -119,7 +119,13 @@ def is_locked(folder: Path) -> bool | None:
     return str(found.st_ino) in inodes
 
 
-def holder_of(folder: Path) -> tuple[str, bool] | None:
-    """Who works in the folder, or may do so, and whether that is on this machine."""
-    who = holder_name(folder)
-    return (who, is_of_this_machine(who)) if who else None
+def launch_at_work(folder: Path, *, is_shared: bool = False) -> tuple[bool | None, str | None]:
+    """Is a launch at work in the folder, None where one on another machine may be; and which one does, or may.
+
+    `is_shared`: has a launch a claim there, perhaps one on another machine?
+    """
+    who, is_held = holder_name(folder) or None, is_locked(folder)
+    if is_held:
+        return True, who
+    is_elsewhere = is_shared or (who is not None and not is_of_this_machine(who))
+    return (None, who) if is_elsewhere or is_held is None else (False, None)

@@ -1,4 +1,4 @@
-"""`run.json` -> typed values: what a run was made with. `new_identity` makes them. Imports no torch."""
+"""`run.json` -> typed values: what a run was made with. `scoring/identity` makes them. Imports no torch."""
 
 from __future__ import annotations
 

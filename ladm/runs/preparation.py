@@ -11,7 +11,7 @@ from typing import Any
 from ladm.corpus.files.other_stages import WORK_FOLDER
 from ladm.corpus.preparation.blocks import Counts, size_of_block
 from ladm.corpus.rows.identity import PREPARED
-from ladm.runs.heartbeat import holder_of, is_locked
+from ladm.runs.heartbeat import is_locked, launch_at_work
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.settings.pipeline import JOB_FILE, ROWS, SCORES
 from ladm.storage.gone import unless_gone
@@ -67,10 +67,10 @@ def find_preparation(name: str) -> Preparation | None:
     prepared = (rows / PREPARED).is_file() and not (blocks and is_locked(rows))
     if prepared:
         num_rows, counts = _read_record(rows / PREPARED)
-    running, who = _activity(folder)
+    running, who = launch_at_work(folder)
     return Preparation(
-        folder=rows, is_of_job=is_of_job, prepared=prepared, rows=num_rows, counts=counts, running=running, who=who,
-        seconds_since_rows=age,
+        folder=rows, is_of_job=is_of_job, prepared=prepared, rows=num_rows, counts=counts, running=running,
+        who=who if running else None, seconds_since_rows=age,
     )  # fmt: skip
 
 
@@ -94,15 +94,6 @@ def _read_record(path: Path) -> tuple[int, Counts]:
         return int(record["rows"]), {reason: int(count) for reason, count in record["counts"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise damaged_file(path, "it does not describe prepared rows") from None
-
-
-def _activity(folder: Path) -> tuple[bool | None, str | None]:
-    """Whether a launch is at work in the folder, and which one."""
-    holder, is_held = holder_of(folder), is_locked(folder)
-    if is_held:
-        return True, holder and holder[0]
-    is_elsewhere = holder is not None and not holder[1]
-    return (None if is_elsewhere or is_held is None else False), None
 
 
 def describe(found: Preparation) -> dict[str, Any]:

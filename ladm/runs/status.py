@@ -12,7 +12,7 @@ from typing import Any
 from ladm.errors import IncompleteError
 from ladm.runs.claims import units_held
 from ladm.runs.folder import Run
-from ladm.runs.heartbeat import holder_of, is_locked, read_heartbeats
+from ladm.runs.heartbeat import launch_at_work, read_heartbeats
 from ladm.runs.layout import CLAIM, UNITS
 from ladm.runs.results import error_lines
 from ladm.runs.rows_of_run import partial_coverage
@@ -82,10 +82,8 @@ def status(run: Run) -> Status:
 
 def _with_launch_activity(found: Status, run: Run) -> Status:
     """Add whether a launch is at work, its rate where no units give one, and how old the newest rows are."""
-    holder, heartbeats = holder_of(run.folder), read_heartbeats(run.folder)
-    elsewhere = bool(found.held) or (holder is not None and not holder[1])
-    locked = is_locked(run.folder)
-    running = True if locked else None if elsewhere or locked is None else False
+    heartbeats = read_heartbeats(run.folder)
+    running, who = launch_at_work(run.folder, is_shared=bool(found.held))
     rate, age = found.rows_a_second, None
     if rate is None and running is not False:
         rates = [each for each in (launch.rows_a_second for launch in heartbeats) if each]
@@ -95,7 +93,6 @@ def _with_launch_activity(found: Status, run: Run) -> Status:
         files = [path for path in (run.folder / UNITS).iterdir() if not CLAIM.match(path.name)]
         newest = max(path.stat().st_mtime for path in files if path.stat().st_size)
         age = max(0.0, time.time() - newest)
-    who = holder[0] if holder is not None and running is not False else None
     return replace(found, running=running, who=who, rows_a_second=rate, seconds_since_rows=age)
 
 

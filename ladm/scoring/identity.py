@@ -13,12 +13,12 @@ from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity
 from ladm.runs.folder import require_same_start, unit_rows_for
-from ladm.runs.identity import RunIdentity, Signals
-from ladm.runs.new_identity import identity_of_scores
+from ladm.runs.identity import FORMAT, RunIdentity, Signals
+from ladm.runs.new_identity import score_record
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
 from ladm.scoring.signal_choice import started_run
-from ladm.settings.signals import CONTEXT_GAIN, PROLONG, TEXT
+from ladm.settings.signals import CDS, CONTEXT_GAIN, PROLONG, TEXT
 from ladm.signals.scorer import SignalScorer
 from ladm.storage.identity import differences
 from ladm.version import __version__
@@ -69,23 +69,33 @@ def _identity(
     about: dict[str, Any],
 ) -> RunIdentity:
     hardware = plan.hardware
-    return identity_of_scores(
-        method=plan.settings.method,
-        record=plan.settings.record,
-        layers=plan.layers,
-        reduction=plan.reduction,
-        score_form=plan.settings.score_form,
-        machine=machine,
-        data=data,
-        dtype=hardware.dtype,
-        # `cuda`, without the number: a run may be resumed on another GPU.
-        device_kind=hardware.devices[0].split(":")[0],
-        attention=hardware.attention,
-        focus_backend=hardware.backend,
-        fused=hardware.fused,
-        signals=signals,
-        unit_rows=unit_rows,
-        about=about,
+    made_of: dict[str, Any] = {"settings": {"method": next(iter(signals))}, "layers": [], "score": {}}
+    if CDS in signals:
+        settings, method = plan.settings, plan.settings.method
+        made_of = {
+            "settings": {"method": "ladm", **method.as_dict(), "reduce": plan.reduction.how, "record": settings.record},
+            "layers": list(plan.layers),
+            "score": score_record(plan.reduction, settings.score_form, ablation=method.ablation),
+        }
+    # Left out where CDS is the only signal and where nothing is fused, as in runs from before there was a choice.
+    more = {} if tuple(signals) == (CDS,) else {"signals": signals}
+    fused = {} if hardware.fused == "none" else {"fused": hardware.fused}
+    # `cuda`, without the number: a run may be resumed on another GPU.
+    device = hardware.devices[0].split(":")[0]
+    return RunIdentity(
+        {
+            "format": FORMAT,
+            **made_of,
+            **more,
+            **machine,
+            "data": data,
+            # Precision and kernels change the last digits of a score, the versions of torch and transformers may.
+            "dtype": hardware.dtype,
+            "backend": {"device": device, "attention": hardware.attention, "focus": hardware.backend, **fused},
+            # Here, and not computed on resume: a version with another rule would cut the rows at other places.
+            "unit_rows": unit_rows,
+            "about": about,
+        }
     )
 
 

@@ -29,6 +29,10 @@ class TokenCounts:
     def cut_off(self) -> int:
         return self.read - self.kept
 
+    def as_json(self) -> dict[str, int]:
+        """The counts as `prepare.json` and `--json` have them."""
+        return {"read": self.read, "kept": self.kept, "cut_off": self.cut_off}
+
 
 class SeenRows:
     """Recognises rows with the ids of an earlier row.

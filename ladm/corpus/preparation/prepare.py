@@ -205,7 +205,7 @@ def _finish(
         "asked": identity,
         "rows": rows,
         "counts": dict(counts),
-        "tokens": {"read": tokens.read, "kept": tokens.kept, "cut_off": tokens.cut_off},
+        "tokens": tokens.as_json(),
         "bad_files": bad_files,
         "copies": copies,
         "repeated_ids": repeated_ids and asdict(repeated_ids),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ladm.corpus.ids.files import shown_id
 from ladm.corpus.preparation.blocks import REASONS
 from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.corpus.preparation.repeated_ids import RepeatedIds
-from ladm.errors import count_of, printable
+from ladm.errors import count_of
 from ladm.settings.data import ALL_WINDOWS
-
-_ID_CHARACTERS = 40
 
 
 def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> Iterator[str]:
@@ -66,12 +65,10 @@ def too_short_hint(prepared: PreparedRows, *, length: int, stored: bool, looked_
 
 def repeated_ids_text(repeated: RepeatedIds) -> str:
     """What follows the number of documents with the id of an earlier one: an example, and what to do."""
-    example = printable(repeated.id)
-    example = example if len(example) <= _ID_CHARACTERS else f"{example[: _ID_CHARACTERS - 1]}…"
     where = f" ({' and '.join(repeated.sources)})" if repeated.sources else ""
     return (
-        f"with the id of an earlier one, such as {example}{where}: scores cannot be joined to them by id; use source, "
-        "or give --id-key a key with unique values"
+        f"with the id of an earlier one, such as {shown_id(repeated.id)}{where}: scores cannot be joined to them by "
+        "id; use source, or give --id-key a key with unique values"
     )
 
 
