@@ -17,11 +17,11 @@ from ladm.corpus.rows.fingerprint import absolute_name, rows_fingerprint, sample
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import UsageError
 from ladm.progress import Echo, NoProgress, Progress
+from ladm.runs.derived_identity import identity_of_text
 from ladm.runs.folder import Run
 from ladm.runs.growth import resume_or_grow
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, SIGNALS
-from ladm.runs.new_identity import identity_of_text
 from ladm.runs.reset import delete_run
 from ladm.runs.results import require_finished, summarise
 from ladm.runs.rows_of_run import open_rows_of

@@ -12,9 +12,9 @@ from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.model_files import model_identity, tokenizer_identity
+from ladm.runs.derived_identity import score_record
 from ladm.runs.folder import require_same_start, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity, Signals
-from ladm.runs.new_identity import score_record
 from ladm.scoring.engines.job import MakeScorer
 from ladm.scoring.plan import Plan
 from ladm.scoring.signal_choice import started_run

@@ -24,9 +24,9 @@ from ladm.progress import Echo, silent
 from ladm.runs.columns.added_signals import finished_signals
 from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.columns.sink_layers import describe_layers
+from ladm.runs.derived_identity import rescored_identity
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SIGNALS, SORTED_FILE
-from ladm.runs.new_identity import rescored_identity
 from ladm.runs.results import (
     lists_as_matrix,
     open_scores,

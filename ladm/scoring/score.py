@@ -16,11 +16,11 @@ from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import ModelFingerprint, deciding_files
 from ladm.progress import Echo, NoProgress, Progress, silent
+from ladm.runs.derived_identity import identity_of_text
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
-from ladm.runs.new_identity import identity_of_text
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.results import summarise
 from ladm.runs.unsealed import adopt_shared
@@ -203,22 +203,23 @@ class _ScoreCommand:
         make_scorer = plan.make_scorer()
         if plan.cluster is not None:
             make_scorer = partial(checked_scorer, make_scorer, plan.facts, run.identity)
+        model = None
+        # Statistics of texts read no model, and their run may name none.
+        if plan.signals != (TEXT,):
+            model = ModelFingerprint(name=self.facts.name, sha256=run.identity.model_sha256, files=self.model_files)
         return WorkerConfig(
             folder=run.folder.absolute(),
             rows=absolute_name(plan.settings.rows),
             # Not --limit: rows may be added to the data set before a worker that was lost is replaced.
             limit=len(self.rows),
             rows_sample=sample_digest(self.rows),
-            model=None if plan.signals == (TEXT,) else self._model_of(run),
+            model=model,
             data=rows_fingerprint(self.rows, name=absolute_name(plan.settings.rows)),
             elsewhere=plan.cluster is not None,
             make_scorer=make_scorer,
             batch_rows=plan.batch_rows(),
             threads=threads_of_worker(plan.settings.workers),
         )
-
-    def _model_of(self, run: Run) -> ModelFingerprint:
-        return ModelFingerprint(name=self.facts.name, sha256=run.identity.model_sha256, files=self.model_files)
 
 
 def _require_same_rows_and_model(folder: Path, run: RunIdentity, signal: RunIdentity) -> None:

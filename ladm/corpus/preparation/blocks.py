@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,36 @@ def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Token
     Raises LadmError for a document without a domain.
     """
     dropped: list[Entry] = []
-    candidates: list[tuple[Document, str, dict[str, Any]]] = []
 
-    def drop(document: Document, reason: str, *, tokens: int | None = None) -> None:
+    def drop(document: Document, reason: str, tokens: int | None = None) -> None:
         dropped.append(dropped_entry(document, reason, id_key=settings.id_key, tokens=tokens))
 
+    candidates = list(_candidates(settings, group, tokenizer, drop))
+    rows: list[dict[str, Any]] = []
+    ids: list[Ids] = []
+    kept = 0
+    # All at once, because the tokenizer spreads a batch over all cores.
+    cut = tokenizer.cut([text for _, text, _ in candidates], settings.length, most_windows=settings.most_windows)
+    for (document, text, columns), tokens in zip(candidates, cut, strict=True):
+        if tokens.is_unbroken:
+            drop(document, UNBROKEN)
+            continue
+        if not tokens.windows:
+            drop(document, "too_short", tokens.num_tokens)
+            continue
+        kept += 1
+        rows += (_row(text, columns, window, k, tokens) for k, window in enumerate(tokens.windows))
+        ids += (window.ids for window in tokens.windows)
+    counts = Counter(entry["reason"] for entry in dropped) + Counter({KEPT: kept})
+    record = BlockRecord(counts=counts, end=group.end)
+    _write_block(path, _table(rows, ids), record, dropped)
+    return record
+
+
+def _candidates(
+    settings: PrepareSettings, group: DocumentGroup, tokenizer: Tokenizer, drop: Callable[[Document, str], None]
+) -> Iterator[tuple[Document, str, dict[str, Any]]]:
+    """The documents that are tokenised, each with its text and the columns of its rows; `drop` gets the others."""
     for document in group.documents:
         text = text_at(document.fields, settings.text_key)
         reason = _drop_reason(document, text)
@@ -93,37 +118,22 @@ def seal_block(settings: PrepareSettings, group: DocumentGroup, tokenizer: Token
         if tokenizer.surely_shorter(text, settings.length):
             drop(document, "too_short")
         else:
-            candidates.append((document, text, columns))
-    rows: list[dict[str, Any]] = []
-    ids: list[Ids] = []
-    kept = 0
-    # All at once, because the tokenizer spreads a batch over all cores.
-    cut = tokenizer.cut([text for _, text, _ in candidates], settings.length, most_windows=settings.most_windows)
-    for (document, text, columns), tokens in zip(candidates, cut, strict=True):
-        if tokens.is_unbroken:
-            drop(document, UNBROKEN)
-            continue
-        if not tokens.windows:
-            drop(document, "too_short", tokens=tokens.num_tokens)
-            continue
-        kept += 1
-        rows += (_row(text, columns, window, k, tokens) for k, window in enumerate(tokens.windows))
-        ids += (window.ids for window in tokens.windows)
-    counts = Counter(entry["reason"] for entry in dropped) + Counter({KEPT: kept})
-    record = BlockRecord(counts=counts, end=group.end)
+            yield document, text, columns
+
+
+def _write_block(path: Path, table: pa.Table, record: BlockRecord, dropped: Iterable[Entry]) -> None:
     # Both are in the file itself, so that they become visible in the same instant as the block.
     metadata = {
-        _METADATA_KEY: json.dumps({"counts": dict(counts), "end": asdict(group.end)}).encode(),
+        _METADATA_KEY: json.dumps({"counts": dict(record.counts), "end": asdict(record.end)}).encode(),
         DROPPED_KEY: packed_entries(dropped),
     }
-    table = _table(rows, ids).replace_schema_metadata(metadata)
+    table = table.replace_schema_metadata(metadata)
     with io_errors(path, "write"), replacing(path) as partial:
         # Dictionary encoding would only be tried for token ids and texts, and then abandoned.
         pq.write_table(
             table, arrow_path(partial), compression="zstd", write_page_checksum=True, use_dictionary=_REPEATED_COLUMNS
         )
         add_checksum(partial)
-    return record
 
 
 def _table(rows: list[dict[str, Any]], ids: list[Ids]) -> pa.Table:

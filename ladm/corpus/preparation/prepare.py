@@ -198,38 +198,42 @@ def _finish(
         sync_folder(output)
     assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
     write_dropped(output, blocks, bad_files, rows=rows)
-    tokens, copies = count_tokens(blocks, rows=rows, width=width), count_copies(blocks, rows=rows)
-    repeated_ids = find_repeated_ids(blocks, rows=rows)
-    written = open_rows(str(output))
-    record = {
-        "asked": identity,
-        "rows": rows,
-        "counts": dict(counts),
-        "tokens": tokens.as_json(),
-        "bad_files": bad_files,
-        "copies": copies,
-        "repeated_ids": repeated_ids and asdict(repeated_ids),
-        "all_read": sealed.all_read,
-        # A bit of the data set that flips later would give a wrong score, or a wrong text, and no error.
-        PREPARED_DIGEST: written.identity()["xxh3_128"],
-        PREPARED_COLUMNS: written.columns_digest(),
-    }
+    prepared = PreparedRows(
+        folder=output,
+        rows=rows,
+        counts=counts,
+        tokens=count_tokens(blocks, rows=rows, width=width),
+        bad_files=bad_files,
+        copies=count_copies(blocks, rows=rows),
+        repeated_ids=find_repeated_ids(blocks, rows=rows),
+        all_read=sealed.all_read,
+    )
+    record = _record_of(prepared, identity)
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):
         write_whole(output / PREPARED, [json_with_checksum(record)])
         # Blocks of a part of the corpus are what a greater --limit goes on from.
         leftover = output / WORK_FOLDER / "cache" if not sealed.all_read else output / WORK_FOLDER
         shutil.rmtree(leftover, ignore_errors=True)
-    return PreparedRows(
-        folder=output,
-        rows=rows,
-        counts=counts,
-        tokens=tokens,
-        bad_files=bad_files,
-        copies=copies,
-        repeated_ids=repeated_ids,
-        all_read=sealed.all_read,
-    )
+    return prepared
+
+
+def _record_of(prepared: PreparedRows, identity: dict[str, Any]) -> dict[str, Any]:
+    """The content of `prepare.json`. Reads all rows for their digests."""
+    written = open_rows(prepared)
+    return {
+        "asked": identity,
+        "rows": prepared.rows,
+        "counts": dict(prepared.counts),
+        "tokens": prepared.tokens and prepared.tokens.as_json(),
+        "bad_files": prepared.bad_files,
+        "copies": prepared.copies,
+        "repeated_ids": prepared.repeated_ids and asdict(prepared.repeated_ids),
+        "all_read": prepared.all_read,
+        # A bit of the data set that flips later would give a wrong score, or a wrong text, and no error.
+        PREPARED_DIGEST: written.identity()["xxh3_128"],
+        PREPARED_COLUMNS: written.columns_digest(),
+    }
 
 
 def _no_row(

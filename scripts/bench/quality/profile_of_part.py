@@ -27,9 +27,9 @@ from ladm.calibration.contrast import INTACT
 from ladm.calibration.contrast_scores import ContrastScores, read_contrast_scores
 from ladm.calibration.result import analyse
 from ladm.modeling.model_files import model_identity
+from ladm.runs.derived_identity import rescored_identity
 from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SORTED_FILE
-from ladm.runs.new_identity import rescored_identity
 from ladm.settings.profiles import Quantiles, profile_text
 
 
