@@ -45,7 +45,7 @@ class Sample:
 
     documents: list[dict[str, Any]]
     counts: Sequence[int | None] = ()
-    """Of each document the tokens that its own column says it has, by which `ladm prepare` drops it; or none at all."""
+    """The tokens that each document's own column states, by which `ladm prepare` may drop it; empty: not looked at."""
     origins: Sequence[int] = ()
     """Of each document the position of its source among the sources."""
     looked_at: Sequence[int] = ()

@@ -33,7 +33,7 @@ from ladm.settings.expressions import parse_expression
 from ladm.settings.pipeline import prepare_settings
 
 CHARACTERS_PER_TOKEN = 16
-"""More than any text has; so much of a document is enough to see whether it makes a row."""
+"""More than any text has: this many for each token of a row are enough to see whether a document makes a row."""
 
 
 @dataclass(frozen=True, kw_only=True)

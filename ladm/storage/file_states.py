@@ -1,4 +1,4 @@
-"""Paths -> what shows, without reading the files, whether they were written to. Imports no torch."""
+"""Paths -> the states of their files, which differ once a file was written to; no file is read. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What was computed from large files <-> notes in the user's cache, to be believed while the files do not change.
+"""What was computed from large files <-> notes in the user's cache, which are valid while the files do not change.
 
-A note is lost without harm. Imports no torch.
+A note that is lost does no harm. Imports no torch.
 """
 
 from __future__ import annotations

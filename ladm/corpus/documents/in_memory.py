@@ -114,7 +114,7 @@ def _reader_of(documents: Any, name: str) -> Callable[[str, int], Records]:
 
 
 def _of_iterator(read: Callable[[str, int], Records], name: str) -> Callable[[str, int], Records]:
-    """What reads again as far as it can what `read` gives once."""
+    """A reader of documents that `read` gives only once: the first of them are stored, and can be read again."""
     replayed: list[ReplayableItems[dict[str, Any] | None]] = []
 
     def records(text_key: str, skip: int) -> Records:

@@ -37,7 +37,7 @@ def plain(value: Any, *, levels: int = MOST_LEVELS) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Is it what None or NaN is among texts, times and decimals, such as the NaT and the NA of pandas?"""
+    """Is it None, NaN, or what stands for them in other types, such as pandas.NaT, pandas.NA and Decimal("NaN")?"""
     # pandas.NA has no truth value, also compared with itself.
     if type(value).__name__ in _MISSING_TYPES:
         return True
@@ -111,5 +111,5 @@ def whole_text(text: str) -> str:
 
 
 def whole_name(name: str) -> str:
-    """The name of a field likewise, also in place of a zero character, at which Arrow ends a name."""
+    """The name of a field as `whole_text`, with U+FFFD for a zero character too, at which Arrow would end it."""
     return whole_text(name).replace("\0", "\ufffd")

@@ -16,6 +16,7 @@ _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _ABOUT_DATA = frozenset(
     "dataset_dict.json state.json dataset_info.json dataset_infos.json prepare.json dropped.jsonl manifest.json".split()
 )
+"""What programs write beside data."""
 _UNREAD_DATA = frozenset("csv tsv arrow feather orc avro zip tar tgz 7z rar xml warc h5 npy npz pkl sqlite bin".split())
 """Ends of names of files that may be the corpus, in a form that is not read."""
 _CARDS = frozenset(

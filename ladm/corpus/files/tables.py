@@ -84,7 +84,7 @@ def wanted_columns(schema: pa.Schema, text_key: str) -> list[str]:
 
 
 def column_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The values of a column; what Python cannot hold as its bytes or number, or None."""
+    """The values of a column; one that Python cannot represent comes as text, or else as None."""
     try:
         return list(column.to_pylist())
     # Broken UTF-8, a time beyond the year 9999: then each value for itself.

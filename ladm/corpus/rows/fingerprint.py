@@ -35,7 +35,7 @@ class RowsFingerprint:
         return f"the rows {self.name}"
 
     def require_same(self, _changed: Sequence[str]) -> None:
-        """Raise LadmError where the files hold other rows now; more rows behind them are no others."""
+        """Raise LadmError where the files hold other rows now; rows that were appended behind them do not count."""
         try:
             are_same = open_rows(self.name).begin_with(self.data, content=self.content)
         except LackOfMemoryError:

@@ -76,8 +76,8 @@ def shown_name(named: Mapping[str, Any], position: int) -> str:
     name, source = label_id(named, position), named.get("source")
     if named.get("id") is not None or not source:
         return name
-    # Files of text have no ids, and a number does not show which of them it is. Nor does a file alone, which may have
-    # the name of another, or whatever rows of one's own call their source.
+    # Text files have no ids, and a number alone does not show which file it is. Nor does the name of the file alone:
+    # another folder may have a file of that name, and rows of other origin may call anything their source.
     return f"{name} {source.rsplit('/', 1)[-1]}"
 
 

@@ -120,7 +120,7 @@ class BatchSizes:
             self._add(num_tokens, rows, now - before)
 
     def pause(self) -> None:
-        """Nothing was scored between the batch before and the next one: that time is nobody's."""
+        """Nothing is scored between the batch before and the next one, so the time between them is not measured."""
         self._last = None
 
     def _add(self, num_tokens: int, rows: int, seconds: float) -> None:

@@ -40,7 +40,7 @@ class EarlyWorker:
         self._taken = False
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of a picklable function there, or its LadmError; here, where the process is gone or a worker."""
+        """Call a picklable function there, or here where the process is gone or a worker. Raises its LadmError."""
         if self._taken:
             return function()
         try:
