@@ -273,6 +273,26 @@ def test_rows_whose_own_span_holds_nearly_all_the_mass(own_weight: float, backen
     assert worst(fast, q, k, grid, 1.0) < 1e-5
 
 
+@pytest.mark.parametrize("doubtful", [1, 5, 6, 7, 8])
+def test_rows_that_are_summed_directly_do_not_depend_on_the_number_of_threads(doubtful: int) -> None:
+    """MKL rounds a product of 5, 6 or 7 rows otherwise with two threads than with one."""
+    grid = span_grid(1024, variant="released", l=8, m=1, n=4, n0=None, d_afs=4, d_cds=4)
+    q, k = draw(1, 1, 1, 1024, 64)
+    for j in grid.J:
+        own = slice(grid.start(j), grid.start(j) + doubtful)
+        q[0, 0, own] = 4 * k[0, 0, own]
+    lse = lse_of(q, k, 0.2)
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(pairwise_focus(q, k, lse, scaling=0.2, grid=grid, backend="torch"))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_half_precision_error_is_that_of_the_log_sum_exp_alone(dtype: torch.dtype, variant: str) -> None:
