@@ -31,11 +31,13 @@ python scripts/toy/fetch_model.py $toy/model
 # removed and made again, a stopped one is resumed (and not timed)
 if [ -f $toy/subset/manifest.json ]; then rm -rf $toy/rows $toy/scores $toy/subset $toy/job.yaml $toy/report.html; fi
 if [ ! -f $toy/job.yaml ]; then timed=yes; fi
+# two processes that share the cores are faster than one that has them all, and need 1.5 GB each
+workers=$(python -c 'from ladm.cores import available_cores; print(min(2, available_cores()))')
 started=$SECONDS
 exec 3>&2
 TIMEFORMAT='%U %S'
 { time ladm run ladm/data/documents.jsonl.gz --model $toy/model --length 4096 --tokens 64k --id-key meta.title --config configs/toy.yaml \
-    --output $toy 2>&3; } 2> $toy/cpu-seconds
+    --workers "$workers" --output $toy 2>&3; } 2> $toy/cpu-seconds
 if [ "${timed-}" ]; then set -- --seconds $((SECONDS - started)) --cpu-seconds "$(cat $toy/cpu-seconds)"; fi
 
 # the robust score from the stored layers, and the best quarter by it inside the band of intact documents, which
@@ -52,6 +54,6 @@ ladm inspect $toy/rescored > /dev/null
 ladm report $toy/rescored --subset $toy/guarded --domain-key none --output $toy/report.html > /dev/null
 
 echo
-python scripts/toy/report.py $toy/rows $toy/scores --guarded $toy/guarded --model $toy/model "$@"
+python scripts/toy/report.py $toy/rows $toy/scores --guarded $toy/guarded --model $toy/model --workers "$workers" "$@"
 python scripts/compare_scores.py $toy/scores toy_scores.json --relative 1e-3 --same-order
 echo "page: $toy/report.html (open it in a browser)"

@@ -28,7 +28,7 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist() -> None:
     missing = []
     for page in pages:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        for link in re.findall(r"\]\(([^)]+)\)", text):
             path, _, heading = link.partition("#")
             if "://" in path or path.startswith("mailto:"):
                 continue

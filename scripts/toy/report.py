@@ -8,6 +8,8 @@ depends on what else runs.
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import statistics
 import sys
 import time
@@ -19,11 +21,14 @@ from datasets import load_from_disk
 from transformers import AutoModel
 from transformers.utils import logging
 
+from ladm.cores import available_cores
+from ladm.errors import count_of
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 MOST_RATIO = 2.2
-PASSES = 3
+PASSES = 2
+"""Of each process."""
 
 
 def auc(coherent: list[float], incoherent: list[float]) -> float:
@@ -61,23 +66,36 @@ def print_classes(rows: str, run: Path, guarded: Path) -> None:
         print(f"{name:20} {len(chosen):>10} {good:>10} {pieces:>10} {len(chosen) - good - pieces:>20}")
 
 
+def plain_seconds(rows: str, model_folder: str, *, workers: int) -> tuple[float, float]:
+    """Seconds by the clock and of CPU time of plain forward passes over all rows, from the median of a few.
+
+    As many processes as scored the rows share the cores, each with a pass of its own at a time.
+    """
+    threads = max(1, available_cores() // workers)
+    # Not forked: OpenMP does not work in a fork of a process that has used it.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        times = pool.starmap(_times_of_passes, [(rows, model_folder, threads, first) for first in range(workers)])
+    seconds, cpu_seconds = (statistics.median(each) for each in zip(*itertools.chain(*times), strict=True))
+    count = len(load_from_disk(rows)["train"])
+    return seconds * count / workers, cpu_seconds * count
+
+
 @torch.inference_mode()
-def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
-    """Seconds by the clock and of CPU time of plain forward passes over all rows, from the median of a few."""
+def _times_of_passes(rows: str, model_folder: str, threads: int, first: int) -> list[tuple[float, float]]:
+    """Seconds by the clock and of CPU time of each of a few passes over rows from `first` on."""
+    torch.set_num_threads(threads)
     data = load_from_disk(rows)["train"]
     logging.disable_progress_bar()
     model = AutoModel.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa").eval()
-    seconds: list[float] = []
-    cpu_seconds: list[float] = []
     # A short pass warms up.
     model(input_ids=torch.tensor([data[0]["input_ids"][:256]]), use_cache=False)
-    for row in data.select(range(PASSES)):
+    times = []
+    for row in data.select(range(first, first + PASSES)):
         ids = torch.tensor([row["input_ids"]])
         started, cpu_started = time.perf_counter(), time.process_time()
         model(input_ids=ids, use_cache=False)
-        seconds.append(time.perf_counter() - started)
-        cpu_seconds.append(time.process_time() - cpu_started)
-    return statistics.median(seconds) * len(data), statistics.median(cpu_seconds) * len(data)
+        times.append((time.perf_counter() - started, time.process_time() - cpu_started))
+    return times
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -87,15 +105,19 @@ def plain_seconds(rows: str, model_folder: str) -> tuple[float, float]:
 @click.option("--model", required=True)
 @click.option("--seconds", type=float, help="Seconds that `ladm run` took.")
 @click.option("--cpu-seconds", help="Its CPU time: user and system.")
-def main(rows: str, run: Path, guarded: Path, model: str, seconds: float | None, cpu_seconds: str | None) -> None:
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that it scored with.")
+def main(
+    rows: str, run: Path, guarded: Path, model: str, seconds: float | None, cpu_seconds: str | None, workers: int
+) -> None:
     print_classes(rows, run, guarded)
     if seconds is None or cpu_seconds is None:
         return
-    plain, cpu_plain = plain_seconds(rows, model)
+    plain, cpu_plain = plain_seconds(rows, model, workers=workers)
     cpu_ratio = sum(map(float, cpu_seconds.split())) / cpu_plain
     print(
-        f"cost: {seconds:.0f} s, from documents to the page; plain forward passes alone {plain:.0f} s "
-        f"(median of {PASSES}, times {len(load_from_disk(rows)['train'])}): {seconds / plain:.2f} x; "
+        f"cost: {seconds:.0f} s, from documents to the page; plain forward passes alone {plain:.0f} s (median of "
+        f"{PASSES * workers} in {count_of(workers, 'process', 'processes')}, for {len(load_from_disk(rows)['train'])} "
+        f"documents): {seconds / plain:.2f} x; "
         f"in CPU time {cpu_ratio:.2f} x"
     )
     if cpu_ratio > MOST_RATIO:
