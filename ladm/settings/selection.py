@@ -53,7 +53,7 @@ class SelectSettings(JoinSettings):
     )
     top: float | None = setting(
         None,
-        "The best P % of the documents of every domain.",
+        "The best P % of the documents of every domain, rounded down.",
         section=BUDGET,
         metavar="P%",
         unset="no share",
