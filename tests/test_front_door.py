@@ -325,6 +325,18 @@ def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
     assert type(spell_path(np.str_("a"), "output")) is str
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"documents": 10**5000}, {"max_per": 10**5000}, {"quota": {"web": 10**5000}}, {"quota": {10**5000: 1}},
+     {"max_per": {"rows.url": 10**5000}}, {"max_per": [-(10**5000)]}, {"max_per": {10**5000}}],
+)  # fmt: skip
+def test_numbers_of_more_digits_than_python_writes(given: dict[str, Any]) -> None:
+    """Python writes none of 4,300 digits, so that no message can show it, nor a setting hold it as its digits."""
+    name = next(iter(given)).replace("_", "-")
+    with pytest.raises(ladm.LadmError, match=f"^--{name} is too large a number$"):
+        ladm.select("run", tokens=1, output="subset", **given)
+
+
 def write_corpus(folder: Path) -> None:
     """`corpus/`: documents of the words of the tiny tokenizer, as the page's examples read them."""
     import gzip

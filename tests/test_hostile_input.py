@@ -149,8 +149,30 @@ def test_yaml_whose_aliases_stand_for_billions_is_refused(ladm: Command, tmp_pat
 
 @pytest.mark.parametrize(
     "value",
-    ["2024-13-45", '!!int ""', '!!float ""', "!!bool maybe", "!!timestamp noon", "9" * 5000, "[" * 3000],
-    ids=["month 13", "no digits", "no number", "no switch", "no date", "5,000 digits", "3,000 brackets"],
+    [
+        "2024-13-45",
+        '!!int ""',
+        '!!float ""',
+        "!!bool maybe",
+        "!!timestamp noon",
+        "9" * 5000,
+        "[" * 3000,
+        f"0x{'F' * 5000}",
+        f"[{'1:' * 3000}1]",
+        f"{{0: 0{'7' * 6000}}}",
+    ],
+    ids=[
+        "month 13",
+        "no digits",
+        "no number",
+        "no switch",
+        "no date",
+        "5,000 digits",
+        "3,000 brackets",
+        "5,000 digits of 16",
+        "3,000 digits of 60",
+        "6,000 digits of 8",
+    ],
 )
 def test_yaml_values_that_the_library_cannot_read(ladm: Command, tmp_path: Path, value: str) -> None:
     path = tmp_path / "odd.yaml"

@@ -14,6 +14,7 @@ from ladm.errors import UsageError
 from ladm.settings.field_types import fits
 from ladm.settings.fields import Setting, nearest, require_not_empty, require_type, settings_of, with_digits
 from ladm.settings.mappings import from_mapping
+from ladm.settings.quantities import is_beyond_text
 
 AnyPath = str | os.PathLike[str]
 
@@ -72,6 +73,8 @@ def parse_keywords(
 
 def _of_field(value: Any, field: Setting) -> Any:
     """A value in the form that the field has: a text as the flag reads it, one of several values, a list of words."""
+    if _holds_number_beyond_text(value):
+        raise UsageError(f"{field.flag} is too large a number")
     if isinstance(value, str) and field.spec.parse is not None:
         try:
             return field.spec.parse(value)
@@ -88,6 +91,14 @@ def _of_field(value: Any, field: Setting) -> Any:
     value = with_digits(value, field.spec)
     # One of several: `index=7` is `index=["7"]`.
     return (value,) if isinstance(value, str) and get_origin(field.kind) is tuple else value
+
+
+def _holds_number_beyond_text(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_number_beyond_text, (*value, *value.values())))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(map(_holds_number_beyond_text, value))
+    return is_beyond_text(value)
 
 
 def _value(value: Any) -> Any:

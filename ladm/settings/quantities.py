@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from ladm.errors import UsageError
 
 MOST_EXPONENT = MOST_DIGITS = 18
+MOST_BITS = 1 << 13
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -14,6 +16,15 @@ def parse_whole(text: str) -> int | None:
     """Decimal digits as a number; None for any other text, and for more digits than any number here has."""
     # Python refuses to read 4,300 digits and more, with a ValueError.
     return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
+
+
+def is_beyond_text(value: Any) -> bool:
+    """Is it a whole number of thousands of digits?
+
+    Python may have computed it, or read it from hexadecimal digits, but refuses to write 4,300 decimal ones, also in a
+    message.
+    """
+    return isinstance(value, int) and value.bit_length() > MOST_BITS
 
 
 def parse_tokens(text: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ladm.errors import LadmError, one_line
+from ladm.settings.quantities import is_beyond_text
 from ladm.storage.json_object import content_checksum
 
 CHECKSUM = "checksum"
@@ -72,7 +73,12 @@ def require_checksum(content: dict[Any, Any]) -> None:
 
 
 def _count(value: Any, known: dict[int, int], inside: set[int]) -> int:
-    """Elements of a value, those behind aliases counted each time. Raises yaml.YAMLError for more than allowed."""
+    """Elements of a value, those behind aliases counted each time.
+
+    Raises yaml.YAMLError for more than allowed, and for a number that no message could show.
+    """
+    if is_beyond_text(value):
+        raise yaml.YAMLError("a whole number of thousands of digits")
     if not isinstance(value, dict | list | tuple | set):
         return 1
     key = id(value)
