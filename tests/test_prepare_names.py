@@ -145,7 +145,7 @@ def test_window_starts() -> None:
     assert (window_starts(8, 4, None), window_starts(3, 4, None)) == ([0, 4], [])
 
 
-def test_best_of_documents() -> None:
+def test_first_of_each() -> None:
     assert first_of_each(np.array([7, 7, 3, 7]), 2).tolist() == [True, True, True, False]
     assert first_of_each(np.array([1, 2, 1, 2, 1]), 1).tolist() == [True, True, False, False, False]
 

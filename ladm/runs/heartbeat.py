@@ -120,9 +120,10 @@ def is_locked(folder: Path) -> bool | None:
 
 
 def launch_at_work(folder: Path, *, is_shared: bool = False) -> tuple[bool | None, str | None]:
-    """Is a launch at work in the folder, None where one on another machine may be; and which one does, or may.
+    """Whether a launch is at work in the folder, and the name of that launch, where it is known.
 
-    `is_shared`: has a launch a claim there, perhaps one on another machine?
+    The first is None where a launch on another machine may be at work, which cannot be seen from here.
+    `is_shared`: does any launch hold a claim there? It may be one on another machine.
     """
     who, is_held = holder_name(folder) or None, is_locked(folder)
     if is_held:
