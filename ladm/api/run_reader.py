@@ -41,12 +41,10 @@ class RunReader:
     @property
     def is_finished(self) -> bool:
         """Is every row accounted for, and are the results written?"""
-
         return self._run().is_finished
 
     def identity(self) -> RunIdentity:
         """What the run was made with: method, layers, model, data, precision, versions."""
-
         return self._run().identity
 
     def summary(self) -> Summary:

@@ -35,7 +35,7 @@ RANDOM, TAKEN = 800, 100
 """Documents drawn at random, and documents that the subset took."""
 MOST_CHARACTERS, MOST_LINES = 280, 4
 MOST_ID_CHARACTERS = 10_000
-"""An id is cut to this, and further where it is shown; the list of ids that the page offers has it as it is here."""
+"""Longer ids are cut in the list that the page offers; where a document is shown, its id is cut further."""
 TEXT_BYTES, META_BYTES, SOURCE_BYTES = 500, 250, 200
 """Most bytes of a text, of metadata and of a source in the page's JSON, where an emoji or a `<` takes several."""
 

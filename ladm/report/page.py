@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.rows.fingerprint import absolute_name
-from ladm.corpus.rows.reading import open_rows
-from ladm.errors import LackOfMemoryError, LadmError
 from ladm.explain.inspected_document import InspectedDocument
 from ladm.progress import Echo
 from ladm.report.charts import scale
@@ -39,7 +37,7 @@ from ladm.runs.columns.labels import NO_DOMAIN
 from ladm.runs.folder import Run
 from ladm.runs.layout import PAGE_MARK, REPORT_FILE
 from ladm.runs.results import Summary, require_any_score, require_finished, summarise
-from ladm.runs.rows_of_run import partial_coverage
+from ladm.runs.rows_of_run import partial_coverage, rows_of_run
 from ladm.selection.windows import default_windows_per_document
 from ladm.settings.expressions import Expression
 from ladm.settings.joins import split_name
@@ -93,6 +91,10 @@ def _render(
         echo(f"warning   {partial}")
     if explorer.without_text is not None:
         echo(f"note      there are no texts: {explorer.without_text}")
+    # Where their texts could be read, the rows are there.
+    windows_taken = (
+        default_windows_per_document([rows_of_run(run, settings.rows)]) if explorer.without_text is None else None
+    )
     context = _run_context(run, summary, overview, subset)
     context |= _explorer_context(explorer, arguments=_arguments(settings, domain))
     page: str = (
@@ -101,7 +103,7 @@ def _render(
         .render(
             context,
             partial=partial,
-            windows_taken=None if explorer.without_text else _windows_taken(run, settings.rows),
+            windows_taken=windows_taken,
             quartiles=quartiles,
             commands=_commands(settings),
             documents=document_sections(documents, overview, run),
@@ -175,17 +177,6 @@ def _read_columns(
             float32=float32, flags={each.text: _by(each, settings.joins) for each in further}, rows=settings.rows,
         )  # fmt: skip
         return quartile_table(columns, overview), explorer
-
-
-def _windows_taken(run: Run, name: str | None) -> int | None:
-    """How many rows of a document `ladm select` takes at most if nothing else is said; None: all, or not known."""
-    try:
-        rows = open_rows(name or run.identity.rows_name, limit=run.num_rows)
-    except LackOfMemoryError:
-        raise
-    except LadmError:
-        return None
-    return default_windows_per_document([rows])
 
 
 def _arguments(settings: ReportSettings, domain: str | None) -> str:

@@ -9,6 +9,7 @@ from ladm.errors import UsageError
 
 MOST_EXPONENT = MOST_DIGITS = 18
 MOST_BITS = 1 << 13
+"""A whole number of more bits has over 2,400 decimal digits, and is no setting."""
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 

@@ -28,7 +28,7 @@ from ladm.runs.folder import Run
 
 MOST_RATIO = 2.2
 PASSES = 2
-"""Of each process."""
+"""Passes of each process."""
 
 
 def auc(coherent: list[float], incoherent: list[float]) -> float:
