@@ -116,6 +116,11 @@ def test_each_command_names_the_next_one(
         assert result.exit_code == 0, result.output
         assert result.stderr.splitlines()[-1] == line
         assert "next:" not in result.stdout
+    # There is no page of a run without CDS.
+    text = ("--model", talking, "--signals", "text", "--output", tmp_path / "text")
+    assert ladm("score", rows, *text).exit_code == 0
+    selected = ladm("select", tmp_path / "text", "--tokens", "1024", "--output", tmp_path / "of-text")
+    assert (selected.exit_code, "next:" in selected.stderr) == (0, False)
     other = ladm(*commands["select"][:-1], tmp_path / "other", "--domain-key", "none")
     following = shlex.split(other.stderr.splitlines()[-1].removeprefix("next: ladm "))
     assert following[-2:] == ["--domain-key", "none"]

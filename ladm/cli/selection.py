@@ -11,6 +11,7 @@ from ladm.cli.terminal import configure_libraries, next_step, note, print_result
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.quantities import bare_share_warning
 from ladm.settings.selection import SelectSettings
+from ladm.settings.signals import CDS
 
 
 @settings_command(
@@ -31,6 +32,7 @@ def select(settings: SelectSettings) -> None:
     Several RUNs of one model and method are ranked together; a row that is in several is taken once.
     """
     configure_libraries()
+    from ladm.runs.folder import Run
     from ladm.selection.subset import select as run_select
 
     warn_about_a_bare_share(settings)
@@ -40,8 +42,9 @@ def select(settings: SelectSettings) -> None:
     print_result(
         [*selection_table(manifest), *subset], lambda: manifest.as_json() | {"subset": settings.output or None}
     )
-    # The page reads the manifest from a folder, not from an address.
-    if not settings.dry_run and len(settings.runs) == 1 and "://" not in settings.output:
+    # The page reads the manifest from a folder, not from an address, and shows where the scores of CDS come from.
+    has_folder = not settings.dry_run and "://" not in settings.output
+    if has_folder and len(settings.runs) == 1 and CDS in Run.open(settings.runs[0]).identity.signals:
         # The page compares the subset with its own domains, and refuses one that was selected by others.
         domains = [] if settings.domain_key == DOMAIN_KEY else ["--domain-key", settings.domain_key]
         next_step("ladm", "report", settings.runs[0], "--subset", settings.output, *domains)

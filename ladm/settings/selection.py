@@ -53,7 +53,7 @@ class SelectSettings(JoinSettings):
     )
     top: float | None = setting(
         None,
-        "The best P % of the documents of every domain, rounded down.",
+        "P % of the documents: the best of each domain, in proportion to its size.",
         section=BUDGET,
         metavar="P%",
         unset="no share",
