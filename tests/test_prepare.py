@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -314,6 +315,8 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
     bare = write_jsonl(tmp_path / "bare.jsonl", [*DOCUMENTS[:2], {"text": DOCUMENTS[2]["text"]}])
     (tmp_path / "empty").mkdir()
     (tmp_path / "book.pdf").write_text("")
+    (tmp_path / "pipes").mkdir()
+    os.mkfifo(tmp_path / "pipes" / "a.jsonl")
     (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b"x" * 9999)[:30])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").write_text("")
@@ -330,6 +333,11 @@ def test_prepare_faults_in_full(ladm: Command, tokenizer: str, tmp_path: Path) -
          f"{t}/empty holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk"),
         ((f"{t}/book.pdf", *good, *out), 1,
          f"{t}/book.pdf: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)"),
+        # By its name, in a folder and in a pattern; opening it would wait forever.
+        *(((f"{t}/{name}", *good, *out), 1,
+           f"{t}/pipes/a.jsonl is a pipe or a device, which can be read only once; write its documents to a file, or "
+           "pass them to ladm prepare - through standard input")
+          for name in ("pipes/a.jsonl", "pipes", "pipes/*")),
         ((bare, *good, *out), 1,
          f"{bare} line 3 has no meta.pile_set_name or domain; its keys are text: give --domain-key one of them, or "
          "--domain a name for all documents without one"),

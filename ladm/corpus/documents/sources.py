@@ -165,6 +165,7 @@ def _find(name: str, own: Path | None, skipped_files: SkippedFiles) -> list[Sour
             return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
         return [_file(name)]
+    _refuse_pipe(name)
     raise NoSourceError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
@@ -232,10 +233,20 @@ def _matching(pattern: str) -> list[str]:
         raise no_such_source(pattern, error) from None
 
 
+def _refuse_pipe(name: str) -> None:
+    """Raise LadmError for a pipe, a socket or a device of this machine: reading one may wait forever, and only once."""
+    if _is_local(name) and not os.path.isfile(name) and not os.path.isdir(name):
+        raise LadmError(
+            f"{name} is a pipe or a device, which can be read only once; write its documents to a file, or pass them "
+            "to ladm prepare - through standard input"
+        )
+
+
 def _file(name: str) -> Source:
     kind = kind_of(name)
     if kind is None:
         raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
+    _refuse_pipe(name)
     try:
         system, path = file_system(name)
         if isinstance(system, LocalFileSystem):

@@ -41,9 +41,7 @@ def documents_below(folder: Path, own: Path | None, skipped_files: SkippedFiles)
             for name in names:
                 require_target(str(below / name))
                 skipped_files.add_file(str(below / name))
-    return [
-        Path(name) for name in kept_documents((str(path) for path in sorted(found) if path.is_file()), skipped_files)
-    ]
+    return [Path(name) for name in kept_documents(map(str, sorted(found)), skipped_files)]
 
 
 def require_target(name: str) -> None:
