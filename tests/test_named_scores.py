@@ -264,6 +264,28 @@ def test_without_statistics_of_texts_the_warning_names_the_other_guards(
     )
 
 
+def test_a_ranking_by_the_score_of_a_run_of_texts_alone_is_warned_of(
+    ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path
+) -> None:
+    run, select = tmp_path / "run", ("--documents", "3", "--dry-run", "--output", tmp_path / "subset")
+    assert ladm("score", short_rows, *SMALL, "--signals", "text", "--output", run).exit_code == 0
+    warning = (
+        "warning   the score of this run is gzip_ratio, which ranks random characters and tables of numbers first: try "
+        "--by far_rare --within far_rare:-80%/domain --within gzip_ratio:10%-/domain (docs/selection.md)\n"
+    )
+    for flags in [(), ("--within", "length:0-"), ("--by", "score")]:
+        assert ladm("select", run, *select, *flags).stderr == warning
+    # A baseline given by its name.
+    for by in ("gzip_ratio", "far_rare", "random"):
+        assert ladm("select", run, *select, "--by", by).stderr == ""
+    gain = tmp_path / "gain"
+    flags = ("--model", golden_lm, "--signals", "context-gain,text", "--output", gain)
+    scored = ladm("score", short_rows, *flags)
+    assert "score (gain): best " in scored.stdout
+    assert scored.stderr.splitlines()[-1] == f"next: ladm select {gain} --tokens N -o subset"
+    assert ladm("select", gain, *select).stderr == ""
+
+
 def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     scored = ladm("score", short_rows, *SMALL, "--score", "robust", "--output", run)

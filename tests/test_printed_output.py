@@ -118,9 +118,17 @@ def test_each_command_names_the_next_one(
         assert "next:" not in result.stdout
     # There is no page of a run without CDS.
     text = ("--model", talking, "--signals", "text", "--output", tmp_path / "text")
-    assert ladm("score", rows, *text).exit_code == 0
+    scored = ladm("score", rows, *text)
+    assert scored.exit_code == 0
     selected = ladm("select", tmp_path / "text", "--tokens", "1024", "--output", tmp_path / "of-text")
     assert (selected.exit_code, "next:" in selected.stderr) == (0, False)
+    # Its score, the gzip ratio, is nothing to rank by.
+    following = scored.stderr.splitlines()[-1].removeprefix("next: ladm ")
+    assert following == (
+        f"select {tmp_path / 'text'} --tokens N --by far_rare --within far_rare:-80%/domain "
+        "--within gzip_ratio:10%-/domain -o subset"
+    )
+    assert any(line.startswith("score (gzip_ratio): best ") for line in scored.stdout.splitlines())
     other = ladm(*commands["select"][:-1], tmp_path / "other", "--domain-key", "none")
     following = shlex.split(other.stderr.splitlines()[-1].removeprefix("next: ladm "))
     assert following[-2:] == ["--domain-key", "none"]

@@ -92,7 +92,7 @@ def rescore(settings: RescoreSettings) -> None:
 
     start = time.monotonic()
     result = run_rescore(settings, echo=note)
-    print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, settings.output)
+    print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, result.run)
     propose_selection(result.run)
 
 

@@ -12,7 +12,7 @@ from ladm.cli.terminal import configure_libraries, next_step, note, print_result
 from ladm.errors import count_of
 from ladm.settings.guards import POOL
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import TEXT
+from ladm.settings.signals import COLUMNS_OF, TEXT
 
 if TYPE_CHECKING:
     from ladm.runs.folder import Run
@@ -55,7 +55,7 @@ def score(settings: ScoreSettings) -> None:
     start = time.monotonic()
     result = run_score(settings, echo=note, progress=scoring_bar())
     head = "already finished" if result.already_finished else f"finished in {time.monotonic() - start:.1f} s"
-    print_summary(head, result.summary, settings.output, added=result.added)
+    print_summary(head, result.summary, result.run, added=result.added)
     # All columns at once would be a table of every pair; the first of each signal is enough to begin with.
     columns = [signal.columns[0] for signal in result.added if signal.columns]
     if columns:
@@ -70,24 +70,27 @@ def print_estimate(found: DryRun) -> None:
     print_result(describe(found), lambda: asdict(found) | {"hours": found.hours})
 
 
-def print_summary(head: str, summary: Any, output: str, *, added: Sequence[AddedSignal] = ()) -> None:
+def print_summary(head: str, summary: Any, run: Run, *, added: Sequence[AddedSignal] = ()) -> None:
     """Print how many rows have a score, the best and worst, and the columns of added signals.
 
     Raises LadmError where no document has a score.
     """
     from ladm.runs.results import require_scored
+    from ladm.selection.ranking_warnings import score_column
 
-    print_result(_lines(head, summary, output, added), lambda: _content(summary, output, added))
+    output, column = str(run.folder), score_column(run)
+    what = f"score ({column})" if column else "score"
+    print_result(_lines(head, summary, output, added, what=what), lambda: _content(summary, output, added))
     require_scored(summary, output)
 
 
-def _lines(head: str, summary: Any, output: str, added: Sequence[AddedSignal]) -> Iterator[str]:
+def _lines(head: str, summary: Any, output: str, added: Sequence[AddedSignal], *, what: str) -> Iterator[str]:
     yield f"{head}: {count_of(summary.scored, 'row')} scored, {summary.failed:,} without a score"
     for kind, count in sorted(summary.errors.items()):
         yield f"  {kind}: {count:,}"
     if summary.scores is not None:
         best, middle, worst = summary.scores
-        yield f"score: best {best:.6g}, median {middle:.6g}, worst {worst:.6g}"
+        yield f"{what}: best {best:.6g}, median {middle:.6g}, worst {worst:.6g}"
         yield f"results: {output}/sorted_by_score.jsonl"
     for signal in added:
         without = f", {signal.failed:,} without" if signal.failed else ""
@@ -104,8 +107,12 @@ def _content(summary: Any, output: str, added: Sequence[AddedSignal]) -> dict[st
 
 
 def propose_selection(run: Run) -> None:
-    """Print the command that selects by the score of a run, with guards where it needs some and has their columns."""
-    from ladm.selection.ranking_warnings import is_robust
+    """Print the command that selects from a run, with guards where it needs some and has their columns."""
+    from ladm.selection.ranking_warnings import is_robust, score_column, text_ranking
 
-    guards = ("--within", POOL) if is_robust(run) and TEXT in run.identity.signals else ()
-    next_step("ladm", "select", run.folder, "--tokens", "N", *guards, "-o", "subset")
+    flags: list[str] = []
+    if is_robust(run) and TEXT in run.identity.signals:
+        flags = ["--within", POOL]
+    elif score_column(run) == COLUMNS_OF[TEXT][0]:
+        flags = text_ranking()
+    next_step("ladm", "select", run.folder, "--tokens", "N", *flags, "-o", "subset")

@@ -17,10 +17,10 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import UNIGRAMS_FILE
 from ladm.runs.results import columns_of
 from ladm.runs.unigrams import CountsError, read_counts
-from ladm.settings.guards import POOL, POOL_GUARDS
+from ladm.settings.guards import POOL, POOL_GUARDS, TEXT_GUARDS
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
-from ladm.settings.signals import CDS, FAR_RARE, TEXT
+from ladm.settings.signals import CDS, COLUMNS_OF, FAR_RARE, SIGNALS, TEXT
 
 
 def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
@@ -55,6 +55,33 @@ def sink_ranking_warning(settings: SelectSettings, run: Run) -> str | None:
     # A guard may be there already, and a second one of the same kind drops nothing more.
     guards = "" if len(settings.guards) > len(settings.value_guards) else f" {_guards_of(run)}"
     return f"{problem}: try --by robust{guards} (docs/selection.md)"
+
+
+def text_ranking_warning(settings: SelectSettings, run: Run) -> str | None:
+    """A warning where documents are ranked by the score of a run of text statistics alone; None otherwise.
+
+    `run`: the first of those selected from.
+    """
+    column = score_column(run)
+    if settings.by != "score" or column != COLUMNS_OF[TEXT][0]:
+        return None
+    return (
+        f"the score of this run is {column}, which ranks random characters and tables of numbers first: try "
+        f"{' '.join(text_ranking())} (docs/selection.md)"
+    )
+
+
+def text_ranking() -> list[str]:
+    """The flags of `ladm select` that rank a run of text statistics alone."""
+    return ["--by", FAR_RARE, *(word for guard in TEXT_GUARDS for word in ("--within", guard))]
+
+
+def score_column(run: Run) -> str | None:
+    """The column that the score of a run without CDS is; None with CDS, where the score is made of several."""
+    signals = run.identity.signals
+    if CDS in signals:
+        return None
+    return COLUMNS_OF[next(name for name in SIGNALS if name in signals)][0]
 
 
 def unigrams_warning(settings: SelectSettings, runs: Sequence[Run]) -> str | None:

@@ -31,7 +31,12 @@ from ladm.selection.quotas import (
     unused_weights_warning,
 )
 from ladm.selection.ranking import rank_by_domain
-from ladm.selection.ranking_warnings import sink_ranking_warning, unguarded_warning, unigrams_warning
+from ladm.selection.ranking_warnings import (
+    sink_ranking_warning,
+    text_ranking_warning,
+    unguarded_warning,
+    unigrams_warning,
+)
 from ladm.selection.sources import SelectionSource, open_sources
 from ladm.selection.windows import max_per_document
 from ladm.selection.writing import require_same_subset, write_subset
@@ -153,7 +158,9 @@ def _warn_about_ranking(
 ) -> None:
     """Warn where what documents are ranked by, or a profile, does not fit them."""
     first, runs = sources[0].run, [source.run for source in sources]
-    _echo_warnings(echo, unguarded_warning(settings, first), sink_ranking_warning(settings, first))
+    _echo_warnings(echo, *(warn(settings, first) for warn in (
+        unguarded_warning, sink_ranking_warning, text_ranking_warning,
+    )))  # fmt: skip
     _echo_warnings(echo, *length_warnings(settings, runs, candidates.tokens_N))
 
 

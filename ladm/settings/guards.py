@@ -21,6 +21,8 @@ PROFILE = "profile"
 POOL = "pool"
 POOL_GUARDS = ("robust:-80%", "copy_share:-95%", "gzip_ratio:10%-")
 """What `pool` stands for: limits that need no calibration, measured by scripts/bench/quality/quantile_guards.py."""
+TEXT_GUARDS = ("far_rare:-80%/domain", "gzip_ratio:10%-/domain")
+"""The guards for a ranking by `far_rare` in a run without a model, measured by the same script."""
 BY_DOMAIN = "/domain"
 """Behind limits whose quantiles are those of each domain; without it they are those of the whole pool."""
 DOMAIN = "domain"
