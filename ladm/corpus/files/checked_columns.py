@@ -18,12 +18,20 @@ class CheckedColumns:
     """Some columns of a `datasets.Dataset`."""
 
     def __init__(self, dataset: Any, names: Sequence[str]) -> None:
-        self._chosen = dataset.select_columns(list(names))
-        self._tables = self._chosen.with_format("arrow")
+        self._dataset, self._columns = dataset, list(names)
+
+    # Each is made when it is first read: for each choice and each format `datasets` copies the description of all
+    # columns, which takes longer than reading a few rows.
+    @cached_property
+    def _chosen(self) -> Any:
+        return self._dataset.select_columns(self._columns)
+
+    @cached_property
+    def _tables(self) -> Any:
+        return self._chosen.with_format("arrow")
 
     @cached_property
     def _values(self) -> Any:
-        # Made only where Python objects are read: for each format `datasets` copies the description of all columns.
         return self._chosen.with_format(None)
 
     def table(self, rows: slice | list[int]) -> pa.Table:
