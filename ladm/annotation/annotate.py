@@ -29,7 +29,7 @@ from ladm.runs.unigrams import digest_of_counts, read_given_counts
 from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines.job import WorkerConfig
 from ladm.scoring.result import ScoreResult
-from ladm.scoring.scoring_pass import ScoringPass
+from ladm.scoring.scoring_pass import ScoringPass, processes_for_texts
 from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.runs import AnnotateSettings
 from ladm.settings.signals import TEXT
@@ -71,11 +71,9 @@ def annotate(settings: AnnotateSettings, *, echo: Echo, progress: Progress | Non
         adopt_shared(made)
         already_finished = made.is_finished
         if not already_finished:
-            processes = settings.num_proc or available_cores()
+            processes = min(settings.num_proc or available_cores(), processes_for_texts(made))
             ScoringPass(
-                run=made, rows=rows, worker=_worker(made, rows, columns), echo=echo,
-                # A process for a handful of rows would take longer to start than the rows.
-                devices=("cpu",) * max(1, min(processes, len(made.unsealed()))),
+                run=made, rows=rows, worker=_worker(made, rows, columns), echo=echo, devices=("cpu",) * processes,
                 progress=progress or NoProgress(), signals=signals,
             ).finish_run()  # fmt: skip
         return ScoreResult(run=made, summary=summarise(made), already_finished=already_finished)

@@ -15,6 +15,7 @@ from ladm.errors import LackOfMemoryError, LadmError, UsageError, one_line, rais
 from ladm.modeling.layer_kinds import layers_of, unscorable_layers, why_unscorable, window_tokens, windowed_layers
 from ladm.modeling.model_files import model_folder
 from ladm.settings.layers import spell_layers
+from ladm.storage.json_object import read_json_object
 
 _REFUSED = {
     "falcon": "falcon computes attention itself, not through transformers' attention interface",
@@ -100,15 +101,19 @@ class ModelFacts:
         return layers
 
 
-def model_facts(name: str) -> ModelFacts:
+def model_facts(name: str, *, runs: bool = True) -> ModelFacts:
     """Read the configuration of a model folder, or of a Hub id after fetching its files.
 
+    `runs=False`: for statistics of texts, which need neither weights nor attention, only the size of the vocabulary.
     Raises LadmError when there is no such model, when it holds no safetensors, or when its
     attention is known to be outside the method.
     """
-    folder = model_folder(name)
+    folder = model_folder(name, weights=runs)
+    if not runs and (found := _facts_without_model(name, folder)) is not None:
+        return found
     config = read_config(name, folder).get_text_config()
-    _refuse(name, config)
+    if runs:
+        _refuse(name, config)
     try:
         num_layers, vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
     except (AttributeError, TypeError, ValueError):
@@ -133,6 +138,21 @@ def model_facts(name: str) -> ModelFacts:
     )
     # Such as Phi-3.5-mini: a window of 262,144 tokens and 131,072 positions.
     return facts if max_tokens is None else facts.at_length(max_tokens)
+
+
+def _facts_without_model(name: str, folder: Path) -> ModelFacts | None:
+    """What `config.json` says by itself, without transformers, whose import takes seconds; None: it does not say it."""
+    config = read_json_object(folder / "config.json")
+    text = config.get("text_config", config)
+    vocab_size = text.get("vocab_size") if isinstance(text, dict) else None
+    if type(vocab_size) is not int or vocab_size < 1:
+        return None
+    num_layers = text.get("num_hidden_layers")
+    return ModelFacts(
+        name=name, folder=str(folder.absolute()), model_type=str(config.get("model_type")), vocab_size=vocab_size,
+        num_layers=num_layers if type(num_layers) is int else 0,
+        max_tokens=None, head_size=None, group_size=None, windowed=(),
+    )  # fmt: skip
 
 
 def scaled_positions(config: Any) -> int | None:

@@ -23,6 +23,7 @@ from ladm.storage.json_object import read_json_object
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_REVISION = re.compile(rf"({HUB_ID.pattern})@([\w./-]+)")
 """`org/name@revision`: a branch, a tag or a commit."""
+CONFIG_FILE = "config.json"
 LFS_POINTER = b"version https://git-lfs"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -30,19 +31,22 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model, fetched if it is a Hub id.
+def model_folder(name: str, *, weights: bool = True) -> Path:
+    """The folder of a model, fetched if it is a Hub id; without its weights, if these are not needed.
 
     Raises LadmError unless it has a config and safetensors, and UsageError for a name that is not UTF-8.
     """
-    folder = _found(name)
+    folder = _found(name, weights=weights)
     # Whatever is made with a model records where it is.
     require_utf8(str(folder.absolute()))
-    _require_safetensors(name, folder)
+    if weights:
+        _require_safetensors(name, folder)
+    else:
+        _require_config(name, folder)
     return folder
 
 
-def _found(name: str) -> Path:
+def _found(name: str, *, weights: bool) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists() or not may_be_on_hub(name):
@@ -50,10 +54,9 @@ def _found(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     hub_id, revision = hub_name(name)
+    patterns = [*(["*.safetensors"] if weights else []), "*.json", *TOKENIZER_FILES]
     try:
-        return Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES])
-        )
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise_if_out_of_memory(error, action=f"fetch {name}")
         # The Hub client raises a dozen exceptions of its own and of its transport, which differ between versions.
@@ -81,15 +84,10 @@ def _require_safetensors(name: str, folder: Path) -> None:
             f"{name}: this is an adapter{_base_of_adapter(folder)}, not a whole model; merge it into its base model "
             "and save that (merge_and_unload and save_pretrained of peft)"
         )
-    if not (folder / "config.json").is_file():
-        raise LadmError(f"{name}: no config.json there; a model folder holds config.json and *.safetensors")
+    _require_config(name, folder)
     weights = sorted(folder.glob("*.safetensors"))
-    for path in (folder / "config.json", *weights):
-        with io_errors(path, "read"), path.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise LadmError(
-                    f"{name}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull there"
-                )
+    for path in weights:
+        _refuse_pointer(name, path)
     if weights:
         _require_own_shards(name, folder)
         return
@@ -100,6 +98,18 @@ def _require_safetensors(name: str, folder: Path) -> None:
             "convert them to safetensors"
         )
     raise LadmError(f"{name}: no *.safetensors there")
+
+
+def _require_config(name: str, folder: Path) -> None:
+    if not (folder / CONFIG_FILE).is_file():
+        raise LadmError(f"{name}: no config.json there; a model folder holds config.json and *.safetensors")
+    _refuse_pointer(name, folder / CONFIG_FILE)
+
+
+def _refuse_pointer(name: str, path: Path) -> None:
+    with io_errors(path, "read"), path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise LadmError(f"{name}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull there")
 
 
 def _require_own_shards(name: str, folder: Path) -> None:
@@ -152,20 +162,20 @@ def _base_of_adapter(folder: Path) -> str:
     return f" of {base}" if isinstance(base, str) else ""
 
 
-def model_identity(folder: str, *, remember: bool = True) -> dict[str, str]:
+def model_identity(folder: str, *, weights: bool = True, remember: bool = True) -> dict[str, str]:
     """SHA-256 of `config.json` and of every safetensors file, by file name; `remember` as for `file_sha256`.
 
-    Raises StorageError for a file that cannot be read.
+    `weights=False`: of `config.json` alone. Raises StorageError for a file that cannot be read.
     """
-    paths = deciding_files(folder)
+    paths = deciding_files(folder, weights=weights)
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(partial(_sha256, remember=remember), paths)
     return {path.name: digest for path, digest in zip(paths, digests, strict=True)}
 
 
-def deciding_files(folder: str) -> list[Path]:
-    """The files that decide a score."""
-    return [Path(folder) / "config.json", *sorted(Path(folder).glob("*.safetensors"))]
+def deciding_files(folder: str, *, weights: bool = True) -> list[Path]:
+    """The files that decide a score; without the weights, where no signal runs the model."""
+    return [Path(folder) / CONFIG_FILE, *(sorted(Path(folder).glob("*.safetensors")) if weights else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +220,7 @@ def tokenizer_identity(folder: str) -> dict[str, str]:
 
 def _sha256(path: Path, *, remember: bool) -> str:
     with io_errors(path, "read"):
-        if path.name == "config.json":
+        if path.name == CONFIG_FILE:
             content = json.loads(path.read_text(encoding="utf-8"))
             return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return file_sha256(path, remember=remember)

@@ -13,14 +13,13 @@ from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.corpus.rows.excluded_domains import domains_of, require_domains_exist
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError
-from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import rows_to_select_from
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.domain_keys import key_in_rows, require_domains
 from ladm.pipeline.forecast_result import Documents, Forecast, fills_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
-from ladm.pipeline.resolve import Survey, survey
+from ladm.pipeline.resolve import Survey, facts_of, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
@@ -53,7 +52,7 @@ def forecast(settings: Any, *, echo: Echo, ids_in_memory: Sequence[IdFile] = ())
         lists = read_id_lists(settings, in_memory=ids_in_memory)
         # Without a place every source in this folder would count as a part of the output.
         job = replace(settings, output=settings.output or str(work / "job"), quota=spelled_weights(settings.quota))
-        found = survey(job, model_facts(job.model), echo, always_sample=True)
+        found = survey(job, facts_of(job), echo, always_sample=True)
         if found.sample is None:
             made = _of_rows(found.settings, work, lists, echo)
         else:

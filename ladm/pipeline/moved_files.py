@@ -28,5 +28,8 @@ def _may_score(model: str, scores: Path) -> bool:
     """Is nothing scored so far, or with a model of the same configuration and weights?"""
     if not (scores / IDENTITY_FILE).is_file():
         return True
-    had = Run.read(scores).identity.content.get("model")
-    return had is not None and model_identity(str(model_folder(model))) == had["sha256"]
+    run = Run.read(scores).identity
+    if run.content.get("model") is None:
+        return False
+    weights = run.names_weights
+    return model_identity(str(model_folder(model, weights=weights)), weights=weights) == run.model_sha256

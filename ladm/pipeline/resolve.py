@@ -18,7 +18,7 @@ from ladm.corpus.files.opening import open_bytes
 from ladm.corpus.files.other_stages import first_with_token_ids, require_documents
 from ladm.corpus.preparation.tokenization import Tokenizer, load_tokenizer
 from ladm.errors import UsageError, count_of
-from ladm.modeling.facts import ModelFacts
+from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.pipeline.document_sample import FoundDomains, Sample, choose_length, find_domains, look_at
 from ladm.pipeline.domain_keys import UNKNOWN, domain_flags
 from ladm.progress import Echo, silent
@@ -49,6 +49,12 @@ class Survey:
     sources: list[Source]
     sample: Sample | None
     """None where nothing had to be found in documents, or the source is a data set of token ids."""
+
+
+def facts_of(job: Any) -> ModelFacts:
+    """Those of the job's model, of which statistics of texts alone need no weights. Raises as `model_facts`."""
+    scoring = score_settings(job, rows=ROWS, output=SCORES, resolve_profile=False)
+    return model_facts(job.model, runs=scoring.runs_model)
 
 
 def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:

@@ -14,12 +14,11 @@ from ladm.corpus.preparation.prepare import PreparedRows, PrepareProgress, prepa
 from ladm.corpus.preparation.report import preparation_lines, too_short_hint
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import count_of
-from ladm.modeling.facts import model_facts
 from ladm.pipeline.budget import require_budget
 from ladm.pipeline.domain_keys import domain_flags, domains_as_before, key_in_rows, require_domains
 from ladm.pipeline.job import JobFolder, with_absolute_places
 from ladm.pipeline.ranked_columns import require_row_columns, require_signals
-from ladm.pipeline.resolve import is_rows, resolve
+from ladm.pipeline.resolve import facts_of, is_rows, resolve
 from ladm.progress import Echo, Progress
 from ladm.report.page import write_report
 from ladm.runs.folder import Run
@@ -90,7 +89,7 @@ def run(settings: Any, *, echo: Echo, bars: JobProgress, ids_in_memory: Sequence
         lists = read_id_lists(settings, in_memory=ids_in_memory)
     if not was_started:
         folder.require_free()
-        job = resolve(settings, model_facts(settings.model), echo)
+        job = resolve(settings, facts_of(settings), echo)
         # Written before any row: a resume must use the length that was found, whatever the documents are by then.
         # To look at the documents takes a while, in which another launch may have started, and even finished, the job.
         was_started = not folder.start(job)
@@ -129,7 +128,7 @@ def _resume(folder: JobFolder, settings: Any, echo: Echo) -> Any:
             echo(f"limit     {rows}, as before; a greater --limit adds more")
         return job
     echo(f"{folder.path} was started before and has no rows yet; starting again")
-    job = resolve(settings, model_facts(settings.model), echo)
+    job = resolve(settings, facts_of(settings), echo)
     folder.replace(job)
     return job
 

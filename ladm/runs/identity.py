@@ -10,7 +10,7 @@ from ladm.errors import LadmError
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, cds_column_name
 from ladm.settings.common import DType
-from ladm.settings.signals import CDS
+from ladm.settings.signals import CDS, TEXT
 
 FORMAT = 7
 """7: layers, and heads where they are stored, have a near share. 6: heads, where they are stored, have everything that
@@ -138,9 +138,25 @@ class RunIdentity:
     def model_sha256(self) -> dict[str, str]:
         return cast(dict[str, str], self.content["model"]["sha256"])
 
+    @property
+    def runs_model(self) -> bool:
+        """Did any signal run the model? Statistics of texts need only its configuration and its tokenizer."""
+        return tuple(self.signals) != (TEXT,)
+
+    @property
+    def names_weights(self) -> bool:
+        """Does it name the weights of its model? Statistics of texts do not, unless they were added to a run."""
+        return any(name != "config.json" for name in self.model_sha256)
+
     def has_model_of(self, other: RunIdentity) -> bool:
-        """Were both made with the same model? Runs of statistics of texts may name none."""
-        return bool(self.content.get("model") == other.content.get("model"))
+        """Were both made with the same model, as far as both name its files?
+
+        Statistics of texts name no weights, and those of some older runs no model.
+        """
+        if self.runs_model and other.runs_model:
+            return bool(self.content.get("model") == other.content.get("model"))
+        mine, its = ((of.content.get("model") or {}).get("sha256", {}) for of in (self, other))
+        return all(mine[name] == its[name] for name in mine.keys() & its.keys())
 
     @property
     def data(self) -> dict[str, Any]:

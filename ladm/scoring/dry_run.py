@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,14 +23,18 @@ from ladm.scoring.plan import Plan
 from ladm.scoring.row_checks import plan_for_rows, require_rows
 from ladm.scoring.row_lengths import BadIds, RowLengths, find_bad_ids, refusal
 from ladm.scoring.signal_choice import choose_signals
+from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.score import ScoreSettings
 from ladm.signals.scorer import SignalScorer
+from ladm.signals.text_columns import TextColumns, count_unigrams
 
 TIMED_ROWS = 3
 MOST_TRIED = 64
 """Rows that are tried in search of one that can be scored."""
 MORE_DEVICES = 8
 """Devices of the second estimate where this machine uses a single one."""
+COUNTED_ROWS = 16
+"""Rows of which tokens are counted, where a run would count those of thousands before it starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class DryRun:
     """The most that was in use on one device for the timed rows; on a CPU by this process, whatever else it holds."""
     result_bytes: int
     """Size of the run folder, about."""
+    runs_model: bool = True
+    """Does a signal run the model? Without one, processes of the CPU take the place of devices."""
 
     @property
     def hours(self) -> dict[int, float]:
@@ -73,7 +79,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
         passes.insert(0, choice.of_run(settings))
     if not passes:
         raise LadmError(f"{settings.output} has {settings.signals} already: nothing is left to score")
-    facts = model_facts(settings.model)
+    facts = model_facts(settings.model, runs=settings.runs_model)
     bad = find_bad_ids(rows, lengths, vocab_size=facts.vocab_size)
     timed = [_time_pass(each, rows, facts, bad, echo=echo) for each in passes]
     first, devices = timed[0], timed[0].plan.hardware.devices
@@ -83,6 +89,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
         seconds_by_length={n: sum(each.seconds_of(n) for each in timed) for n in first.seconds},
         seconds=sum(count * each.seconds_of(n) for each in timed for n, count in each.scored.items()),
         devices=len(devices),
+        runs_model=settings.runs_model,
         memory_bytes=_peak_memory_bytes(devices[0]),
         # Every line is in a unit and again in sorted_by_score.jsonl; scores.parquet is smaller than either.
         result_bytes=int(sum(3 * each.line_bytes * sum(each.scored.values()) for each in timed)),
@@ -111,6 +118,8 @@ def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadI
     plan, lines = plan_for_rows(settings, rows, facts)
     for line in lines:
         echo(line)
+    if plan.text is not None:
+        plan = replace(plan, text=_text_columns(plan.text, rows, facts))
     require_model_of_profile(plan)
     require_same_settings(plan)
     lengths = bad.good_lengths
@@ -123,6 +132,11 @@ def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadI
     return _TimedPass(plan=plan, scored=scored, seconds=seconds, line_bytes=line_bytes)
 
 
+def _text_columns(planned: TextColumns, rows: Rows, facts: ModelFacts) -> TextColumns:
+    counts = planned.unigrams or count_unigrams(rows, vocab_size=facts.vocab_size, most_rows=COUNTED_ROWS)
+    return TextColumns(unigrams=counts, has_text=TEXT_COLUMN in rows.column_names)
+
+
 def _time(
     plan: Plan, rows: Rows, scorer: SignalScorer, lengths: RowLengths, *, echo: Echo
 ) -> tuple[dict[int, float], float]:
@@ -131,34 +145,41 @@ def _time(
     if not chosen:
         raise LadmError(f"none of {MOST_TRIED} rows of {rows.name} can be scored; run ladm score, which says why")
     # Long rows on a CPU take minutes, in which nothing else would be printed.
-    of_tokens = ", ".join(f"{length:,}" for length in sorted({len(checked.ids) for checked in chosen}))
+    of_tokens = ", ".join(f"{length:,}" for length in sorted({len(checked.ids) for checked, _ in chosen}))
     echo(f"timing    {count_of(len(chosen), 'row')} of {of_tokens} tokens, the first one twice")
     # The first call compiles kernels and fills caches, which the rows after it do not pay for.
-    start_batch([chosen[0]], scorer, BatchSizes(lambda _tokens: 1))()
+    start_batch([chosen[0][0]], scorer, BatchSizes(lambda _tokens: 1))()
     found: dict[int, list[float]] = {}
     line_bytes: list[int] = []
-    for checked in chosen:
+    for checked, text in chosen:
+        start = time.perf_counter()
+        checked_row(checked.row, scorer, text=text)
+        reading = time.perf_counter() - start
         sizes = BatchSizes(plan.batch_rows())
         count = sizes(len(checked.ids))
         start = time.perf_counter()
         records = start_batch([checked] * count, scorer, sizes)()
-        found.setdefault(len(checked.ids), []).append((time.perf_counter() - start) / count)
+        # A run computes the columns of the texts in a thread of their own, beside the passes.
+        found.setdefault(len(checked.ids), []).append(max(reading, (time.perf_counter() - start) / count))
         line_bytes += [len(encode_line(record)) for record in records[:1] if isinstance(record, ScoredRow)]
     return {n: min(seconds) for n, seconds in found.items()}, float(np.mean(line_bytes or [0]))
 
 
-def _timed_rows(rows: Rows, scorer: SignalScorer, lengths: RowLengths) -> list[CheckedRow]:
-    """A row of the least, one of the commonest and one of the greatest length that can be scored."""
+def _timed_rows(rows: Rows, scorer: SignalScorer, lengths: RowLengths) -> list[tuple[CheckedRow, str | None]]:
+    """A row of the least, one of the commonest and one of the greatest length that can be scored, with their texts."""
+    has_text = TEXT_COLUMN in rows.column_names
     # Rows without tokens or with bad ids would stand in front, and there may be more of them than are tried.
     order = np.argsort(lengths.tokens, kind="stable")[np.count_nonzero(lengths.tokens == 0) :]
     usual = np.flatnonzero(lengths.tokens == lengths.common)
-    chosen: dict[int, CheckedRow] = {}
+    chosen: dict[int, tuple[CheckedRow, str | None]] = {}
     for positions in (order, usual, order[::-1]):
         for position in positions[:MOST_TRIED].tolist():
             if position not in chosen:
                 (row,) = rows.read(position, position + 1)
+                text = rows.column(TEXT_COLUMN, position, position + 1)[0] if has_text else None
+                text = text if isinstance(text, str) else None
                 try:
-                    chosen[position] = checked_row(row, scorer, text=None)
+                    chosen[position] = checked_row(row, scorer, text=text), text
                 except RowError:
                     continue
                 break
@@ -185,9 +206,12 @@ def describe(found: DryRun) -> Iterator[str]:
         yield f"no score: {kind} {count:,}"
     for length, seconds in sorted(found.seconds_by_length.items()):
         yield f"a row of {length:,} tokens: {three_digits(seconds)} s"
-    for devices, hours in found.hours.items():
-        yield f"hours on {devices} device{'s' if devices > 1 else ''}: {hours_text(hours)}"
-    yield f"memory: {found.memory_bytes / 2**30:.1f} GiB on a device"
+    for count, hours in found.hours.items():
+        where = (
+            f"on {count_of(count, 'device')}" if found.runs_model else f"in {count_of(count, 'process', 'processes')}"
+        )
+        yield f"hours {where}: {hours_text(hours)}"
+    yield f"memory: {found.memory_bytes / 2**30:.1f} GiB {'on a device' if found.runs_model else 'in a process'}"
     yield f"results: about {three_digits(found.result_bytes / 2**20)} MiB"
 
 

@@ -11,7 +11,7 @@ from ladm.corpus.rows.fingerprint import absolute_name
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.modeling.facts import ModelFacts
-from ladm.modeling.model_files import model_identity, tokenizer_identity
+from ladm.modeling.model_files import CONFIG_FILE, model_identity, tokenizer_identity
 from ladm.runs.derived_identity import score_record
 from ladm.runs.folder import require_same_start, unit_rows_for
 from ladm.runs.identity import FORMAT, RunIdentity, Signals
@@ -30,6 +30,8 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
     `machine` is `machine_identity` of the plan's model. Raises LadmError when the profile was made for another model.
     """
     _require_model_of_profile(plan, machine["model"]["sha256"])
+    if not plan.settings.runs_model:
+        machine = _without_weights(machine)
     about = {
         "rows": absolute_name(rows.name),
         "rows_content": rows.content(),
@@ -125,13 +127,24 @@ def _how(plan: Plan, signal: str) -> dict[str, str]:
     return {}
 
 
-def machine_identity(facts: ModelFacts) -> dict[str, Any]:
-    """The part of the identity that depends on the files and packages of a machine, as in `RunIdentity.machine`."""
+def machine_identity(facts: ModelFacts, *, runs_model: bool = True) -> dict[str, Any]:
+    """The part of the identity that depends on the files and packages of a machine, as in `RunIdentity.machine`.
+
+    `runs_model=False`: for statistics of texts alone, which depend on no weights and on no package.
+    """
+    packages = {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")}
     return {
-        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder)},
+        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder, weights=runs_model)},
         "tokenizer": tokenizer_identity(facts.folder),
-        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        "versions": packages if runs_model else {},
     }
+
+
+def _without_weights(machine: dict[str, Any]) -> dict[str, Any]:
+    """The same for statistics of texts, where the command has signals that run the model too."""
+    model = machine["model"]
+    config = {name: digest for name, digest in model["sha256"].items() if name == CONFIG_FILE}
+    return machine | {"model": model | {"sha256": config}, "versions": {}}
 
 
 def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIdentity, device: str) -> SignalScorer:
@@ -139,9 +152,10 @@ def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIden
 
     Raises LadmError with what differs.
     """
-    # Statistics of texts that are added to a run depend on no package, and name none.
+    # Statistics of texts depend on no package, and name none.
     had = {name: value for name, value in expected.machine.items() if value}
-    found = {name: value for name, value in machine_identity(facts).items() if name in had}
+    here = machine_identity(facts, runs_model=expected.runs_model)
+    found = {name: value for name, value in here.items() if name in had}
     differing = "".join(f"\n  {line}" for line in differences(had, found))
     if differing:
         raise LadmError(f"the node {socket.gethostname()} differs from what the run was started with:{differing}")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ladm.cores import available_cores
 from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
@@ -106,7 +107,7 @@ def make_plan(
     kernels compute something on the device, which takes device memory for as long as that process lives.
     Raises LadmError for a model or device that cannot be used.
     """
-    facts = facts or model_facts(settings.model)
+    facts = facts or model_facts(settings.model, runs=settings.runs_model)
     profile = None if settings.profile is None else read_profile(settings.profile)
     layers = choose_layers(settings, facts, profile)
     placement = find_placement(settings, os.environ)
@@ -169,6 +170,11 @@ def find_hardware(
     settings: ScoreSettings, facts: ModelFacts, *, recorded: str | None, rank: int | None, try_attention: bool = True
 ) -> Hardware:
     """What this process, or a worker on a machine like this one, runs on."""
+    if not settings.runs_model:
+        # Statistics of texts: as many processes as there are cores, and no torch. Of launches on one machine that each
+        # have a rank, every one is a process.
+        processes = settings.workers or (available_cores() if rank is None else 1)
+        return Hardware(devices=("cpu",) * processes, dtype="float32", attention="none", backend="none", fused="none")
     from ladm.method.attention_choice import choose_attention
     from ladm.modeling.devices import resolve_backend, resolve_devices, resolve_dtype
     from ladm.modeling.fused import resolve_fused
@@ -177,9 +183,7 @@ def find_hardware(
     dtype = resolve_dtype(settings.dtype, devices[0])
     attention = choose_attention(
         devices[0], dtype, requested=settings.attention, head_size=facts.head_size, group_size=facts.group_size,
-        recorded=recorded, elsewhere=settings.engine == "ray",
-        # Statistics of texts need no device, which may be full.
-        check=try_attention and settings.signal_names != (TEXT,),
+        recorded=recorded, elsewhere=settings.engine == "ray", check=try_attention,
     )  # fmt: skip
     return Hardware(
         devices=devices,

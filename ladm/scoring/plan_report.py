@@ -17,20 +17,34 @@ def describe_plan(plan: Plan, rows: Rows) -> Iterator[str]:
     """The lines to print: the settings as they will be used."""
     of_more = f", the first of {rows.total:,}" if rows.total > len(rows) else ""
     yield f"rows      {rows.name}: {count_of(len(rows), 'row')}{of_more}"
-    yield f"model     {plan.facts.name}: {plan.facts.model_type}, {count_of(plan.facts.num_layers, 'layer')}"
+    if plan.settings.runs_model:
+        yield f"model     {plan.facts.name}: {plan.facts.model_type}, {count_of(plan.facts.num_layers, 'layer')}"
+    else:
+        yield f"model     {plan.facts.name}: not run, a vocabulary of {plan.facts.vocab_size:,} tokens"
     if CDS in plan.signals:
         yield from _method(plan)
     if plan.signals != (CDS,):
         scheme = f" (context-gain over {plan.settings.context_gain})" if CONTEXT_GAIN in plan.signals else ""
         yield f"signals   {', '.join(plan.signals)}{scheme}"
-    used = plan.hardware
-    devices = ", ".join(used.devices) if plan.cluster is None else f"{count_of(plan.cluster.actors, 'actor')} of Ray"
-    yield f"device    {devices} in {used.dtype}, attention {used.attention}, focus {used.backend}, fused {used.fused}"
+    yield f"device    {_device(plan)}"
     if plan.placement is not None and plan.cluster is None:
         yield f"shard     {plan.placement.shard.index} of {plan.placement.shard.count} that share the run"
-    problem = disagreement(rows, plan.facts.folder)
+    # Statistics of texts are those of the rows' own ids, whatever the model's tokenizer makes of the texts.
+    problem = disagreement(rows, plan.facts.folder) if plan.settings.runs_model else None
     if problem is not None:
         yield f"warning   {problem}"
+
+
+def _device(plan: Plan) -> str:
+    used, runs_model = plan.hardware, plan.settings.runs_model
+    if plan.cluster is not None:
+        where = f"{count_of(plan.cluster.actors, 'actor')} of Ray"
+    else:
+        processes = count_of(len(used.devices), "process", "processes")
+        where = ", ".join(used.devices) if runs_model else f"cpu in at most {processes}"
+    if not runs_model:
+        return where
+    return f"{where} in {used.dtype}, attention {used.attention}, focus {used.backend}, fused {used.fused}"
 
 
 def _method(plan: Plan) -> Iterator[str]:

@@ -45,7 +45,8 @@ def plan_for_rows(
     Raises UsageError for rows of another tokenizer, and LadmError where no row can have a score, or the model or
     the device cannot be used.
     """
-    require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
+    if settings.runs_model:
+        require_tokenizer(rows, facts, allow_other=settings.allow_other_tokenizer)
     lengths = RowLengths(rows.lengths())
     lines = []
     has_cds = CDS in settings.signal_names

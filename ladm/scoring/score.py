@@ -32,12 +32,11 @@ from ladm.scoring.plan import Plan
 from ladm.scoring.plan_report import describe_plan
 from ladm.scoring.result import ScoreResult, added_signal
 from ladm.scoring.row_checks import plan_for_rows, require_rows
-from ladm.scoring.scoring_pass import ScoringPass
+from ladm.scoring.scoring_pass import ScoringPass, processes_for_texts
 from ladm.scoring.signal_choice import SignalChoice, choose_signals
 from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.common import TEXT_COLUMN
 from ladm.settings.score import ScoreSettings
-from ladm.settings.signals import TEXT
 from ladm.signals.text_columns import TextColumns, count_unigrams, store_unigrams, unigrams_of_folder
 from ladm.storage.file_states import FileStates, file_states
 from ladm.storage.identity import differences
@@ -67,13 +66,14 @@ def score(
             require_rows(settings.rows, model=settings.model)
         require_own_or_empty(folder)
         rows = rows or open_rows(settings.rows, limit=settings.limit)
-        read_facts = partial(model_facts, settings.model)
+        read_facts = partial(model_facts, settings.model, runs=settings.runs_model)
         facts = facts or (early.call(read_facts) if early else read_facts())
         choice = choose_signals(settings)
         command = _ScoreCommand(
             settings=settings, choice=choice, rows=rows, facts=facts, echo=echo, progress=progress or NoProgress(),
-            signals=signals, early=early, model_files=file_states(deciding_files(facts.folder)),
-            machine=in_background(partial(machine_identity, facts)),
+            signals=signals, early=early,
+            model_files=file_states(deciding_files(facts.folder, weights=settings.runs_model)),
+            machine=in_background(partial(machine_identity, facts, runs_model=settings.runs_model)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
         warning = sink_warning(result.run) if warn_of_sinks else None
@@ -85,7 +85,7 @@ def score(
 def _early_worker(settings: ScoreSettings) -> AbstractContextManager[EarlyWorker | None]:
     """A process that imports torch while the rows and the model are read, where one will be needed."""
     finished = all((Path(settings.output) / name).exists() for name in RESULT_FILES) and not settings.overwrite
-    if finished or settings.engine != "local":
+    if finished or settings.engine != "local" or not settings.runs_model:
         return nullcontext()
     return early_worker(device=settings.device, threads=threads_of_worker(settings.workers))
 
@@ -162,7 +162,8 @@ class _ScoreCommand:
         `beside`: the run that a signal is added to. Raises LadmError where that has other rows or another model.
         """
         folder = Path(plan.settings.output)
-        self.echo("reading the data and the model once to identify them")
+        both = plan.settings.runs_model
+        self.echo(f"reading the data {'and the model once to identify them' if both else 'once to identify it'}")
         # Before anything is removed: a command that cannot work must not cost the run that is there.
         identity = identity_of(plan, self.rows, machine=self.machine())
         if beside is not None:
@@ -188,6 +189,8 @@ class _ScoreCommand:
         if run.is_finished:
             return
         settings, devices = plan.settings, plan.hardware.devices
+        if not settings.runs_model:
+            devices = devices[: processes_for_texts(run)]
         limit = 0 if settings.fail_fast else settings.max_errors
         # On one CPU a process of its own costs a start and a copy of the model, and a crash there is rare.
         alone_on_cpu = plan.placement is None and settings.workers is None and devices == ("cpu",)
@@ -204,8 +207,7 @@ class _ScoreCommand:
         if plan.cluster is not None:
             make_scorer = partial(checked_scorer, make_scorer, plan.facts, run.identity)
         model = None
-        # Statistics of texts read no model, and their run may name none.
-        if plan.signals != (TEXT,):
+        if plan.settings.runs_model:
             model = ModelFingerprint(name=self.facts.name, sha256=run.identity.model_sha256, files=self.model_files)
         return WorkerConfig(
             folder=run.folder.absolute(),
@@ -225,6 +227,9 @@ class _ScoreCommand:
 def _require_same_rows_and_model(folder: Path, run: RunIdentity, signal: RunIdentity) -> None:
     """Raise LadmError where a signal would be added to a run of other rows or of another model."""
     had, now = ({"the rows": of.data, "the model": of.model_sha256} for of in (run, signal))
+    if signal.has_model_of(run):
+        # Of statistics of texts the weights were not read.
+        had["the model"] = now["the model"]
     differing = "".join(f"\n  {line}" for line in differences(had, now))
     if differing:
         raise LadmError(f"{folder.parent.parent} was scored with other rows or another model:{differing}")

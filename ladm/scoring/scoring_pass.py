@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     from ladm.scoring.engines.ray_connection import Cluster
 
 
+ROWS_OF_A_PROCESS = 256
+"""Fewer rows have their statistics of texts before a process has started that would share the work."""
+
+
+def processes_for_texts(run: Run) -> int:
+    """The most processes that are worth their start, for statistics of texts of what is left of a run."""
+    left = run.unsealed()
+    rows = sum(unit.stop - unit.start for unit in left)
+    return max(1, min(len(left), rows // ROWS_OF_A_PROCESS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoringPass:
     """One pass over the rows of a run: what it scores, with what, and where it reports."""

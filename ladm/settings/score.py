@@ -19,7 +19,7 @@ from ladm.settings.fields import DEVICE, setting
 from ladm.settings.layers import parse_layers
 from ladm.settings.method import MethodSettings
 from ladm.settings.named_scores import NamedScore, named_score
-from ladm.settings.signals import DEFAULT_SIGNALS, parse_signals
+from ladm.settings.signals import DEFAULT_SIGNALS, TEXT, parse_signals
 
 Reduce = Literal["mean", "median", "geometric"]
 Recorded = Literal["layers", "heads", "range", "forms"]
@@ -139,7 +139,7 @@ class ScoreSettings(MethodSettings):
         "Processes on a CPU, which share its cores; with Ray: actors.",
         section=MACHINES,
         metavar="N",
-        unset="one process; with Ray one actor for each GPU or node",
+        unset="one process, or one for each core with --signals text; with Ray one actor for each GPU or node",
         at_least=1,
     )
     # Launches under Slurm or torchrun find their place in the environment, so the flag is for clusters without them.
@@ -207,6 +207,11 @@ class ScoreSettings(MethodSettings):
     def signal_names(self) -> tuple[str, ...]:
         """The signals of a new run, in the order of their columns."""
         return parse_signals(self.signals) or DEFAULT_SIGNALS
+
+    @property
+    def runs_model(self) -> bool:
+        """Does any signal run the model? Statistics of texts need only its configuration and its tokenizer."""
+        return self.signal_names != (TEXT,)
 
     @property
     def focus(self) -> FocusKind:

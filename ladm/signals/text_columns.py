@@ -44,16 +44,16 @@ class TextColumns:
         return columns
 
 
-def count_unigrams(rows: Rows, *, vocab_size: int) -> UnigramTable:
-    """The table of the rows of a data set: of all, or of `SAMPLED_ROWS` evenly spaced ones.
+def count_unigrams(rows: Rows, *, vocab_size: int, most_rows: int = SAMPLED_ROWS) -> UnigramTable:
+    """The table of the rows of a data set: of all, or of `most_rows` evenly spaced ones.
 
     The result depends on the rows alone, not on the machine. Rows with ids outside the vocabulary are skipped.
     """
-    return UnigramTable.count(_sampled(rows, vocab_size), vocab_size=vocab_size)
+    return UnigramTable.count(_sampled(rows, vocab_size, most_rows), vocab_size=vocab_size)
 
 
-def _sampled(rows: Rows, vocab_size: int) -> Iterator[Ids]:
-    count = min(len(rows), SAMPLED_ROWS)
+def _sampled(rows: Rows, vocab_size: int, most_rows: int) -> Iterator[Ids]:
+    count = min(len(rows), most_rows)
     for position in (len(rows) * k // count for k in range(count)):
         (row,) = rows.read(position, position + 1)
         try:
