@@ -24,6 +24,7 @@ from ladm.report.document_samples import SelectionCut, as_script_data, choose_do
 from ladm.report.explorer import _subset
 from ladm.report.histograms import column_histogram
 from ladm.report.overview import RunOverview
+from ladm.report.ranking import PageRanking
 from ladm.report.subset import ReportedSubset
 from ladm.runs.folder import Run
 from ladm.runs.results import score_batches
@@ -174,7 +175,7 @@ def test_a_line_separates_what_was_taken_only_where_nothing_else_decided(
 ) -> None:
     assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
     manifest = dataclasses.replace(read_manifest(tmp_path / "subset"), **changes)
-    assert (manifest.is_cut_of_scores, manifest.is_cut) == (cut_of_scores, cut)
+    assert (PageRanking().is_cut_by(manifest), manifest.is_cut) == (cut_of_scores, cut)
     subset = ReportedSubset(manifest=manifest, taken_T=np.array([True, False, False, True, True]))
     overview = RunOverview(positions=array("q", [4, 1, 3, 2, 0]), num_tokens=array("q", [5, 6, 7, 8, 9]))
     found = _subset(subset, overview, ["domain 0", "domain 1"], np.array([0, 1, 1, 1, 0]))

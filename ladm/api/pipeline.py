@@ -174,7 +174,7 @@ def run(
         rows=Path(done.rows),
         run=ScoredRun(Path(done.scores)),
         subset=Subset(folder=Path(done.subset), manifest=done.manifest),
-        page=None if done.page is None else Path(done.page),
+        page=Path(done.page),
     )
 
 

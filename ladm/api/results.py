@@ -24,8 +24,7 @@ class FinishedJob:
     """The rows that were scored: those that it made, or the source."""
     run: ScoredRun
     subset: Subset
-    page: Path | None
-    """None for scores without CDS, which the page is about."""
+    page: Path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ class ReportFlags(TypedDict, total=False):
     """Of `report`."""
 
     rows: AnyPath | None
+    by: str | None
     columns: str | Sequence[str] | None
     join: str | Sequence[str] | Mapping[str, AnyPath] | None
     domain_key: str | None
@@ -61,11 +62,15 @@ class TopFlags(TypedDict, total=False):
     rows: AnyPath | None
 
 
-class CompareFlags(ReportFlags, total=False):
+class CompareFlags(TypedDict, total=False):
     """Of `compare`."""
 
+    columns: str | Sequence[str] | None
+    join: str | Sequence[str] | Mapping[str, AnyPath] | None
     top: float | str | None
     show: int | None
+    domain_key: str | None
+    rows: AnyPath | None
     kinds: str | None
     intact: str | None
     cluster: str | None

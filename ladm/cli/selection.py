@@ -11,7 +11,6 @@ from ladm.cli.terminal import configure_libraries, next_step, note, print_result
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.quantities import bare_share_warning
 from ladm.settings.selection import SelectSettings
-from ladm.settings.signals import CDS
 
 
 @settings_command(
@@ -32,7 +31,6 @@ def select(settings: SelectSettings) -> None:
     Several RUNs of one model and method are ranked together; a row that is in several is taken once.
     """
     configure_libraries()
-    from ladm.runs.folder import Run
     from ladm.selection.subset import select as run_select
 
     warn_about_a_bare_share(settings)
@@ -42,12 +40,21 @@ def select(settings: SelectSettings) -> None:
     print_result(
         [*selection_table(manifest), *subset], lambda: manifest.as_json() | {"subset": settings.output or None}
     )
-    # The page reads the manifest from a folder, not from an address, and shows where the scores of CDS come from.
+    # The page reads the manifest from a folder, not from an address.
     has_folder = not settings.dry_run and "://" not in settings.output
-    if has_folder and len(settings.runs) == 1 and CDS in Run.open(settings.runs[0]).identity.signals:
+    if has_folder and len(settings.runs) == 1:
         # The page compares the subset with its own domains, and refuses one that was selected by others.
         domains = [] if settings.domain_key == DOMAIN_KEY else ["--domain-key", settings.domain_key]
-        next_step("ladm", "report", settings.runs[0], "--subset", settings.output, *domains)
+        next_step("ladm", "report", settings.runs[0], "--subset", settings.output, *domains, *_ranked_by(settings))
+
+
+def _ranked_by(settings: SelectSettings) -> list[str]:
+    """The flag with which the page of a run without CDS ranks as the subset; a page with CDS explains the score."""
+    from ladm.runs.folder import Run
+    from ladm.settings.runs import page_ranking
+
+    by = page_ranking(settings.by, Run.open(settings.runs[0]).identity.signals)
+    return [] if by == "score" else ["--by", by]
 
 
 def warn_about_a_bare_share(settings: Any) -> None:

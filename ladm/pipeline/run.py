@@ -32,8 +32,7 @@ from ladm.selection.manifest_file import read_manifest
 from ladm.selection.quotas import spelled_weights
 from ladm.selection.subset import select
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
-from ladm.settings.runs import ReportSettings
-from ladm.settings.signals import CDS
+from ladm.settings.runs import ReportSettings, page_ranking
 from ladm.storage.locks import locked
 
 
@@ -54,8 +53,7 @@ class JobResult:
     prepared: PreparedRows | None
     summary: Summary
     manifest: Manifest
-    page: str | None
-    """None for scores without CDS, which the page is about."""
+    page: str
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each part, in this call."""
     cpu_seconds: dict[str, float] = field(default_factory=dict)
@@ -215,16 +213,10 @@ class _JobParts:
             push_subset(subset, self.job.push, remedy="run the same command again")
         return read_manifest(subset)
 
-    def _report(self, run: Run, key: str) -> str | None:
-        """The page of the run, which is about CDS; None for a run without it."""
-        if CDS not in run.identity.signals:
-            self.echo(
-                "note      no report is written: it needs the signal cds, and this job has "
-                f"{', '.join(run.identity.signals)}"
-            )
-            return None
-        place = self.folder.page
-        page = ReportSettings(run=self.folder.scores, output=place, subset=self.folder.subset, domain_key=key)
+    def _report(self, run: Run, key: str) -> str:
+        """The page of the run."""
+        place, by = self.folder.page, page_ranking(self.job.by, run.identity.signals)
+        page = ReportSettings(run=self.folder.scores, output=place, subset=self.folder.subset, domain_key=key, by=by)
         write_report(page, echo=self.echo)
         return place
 
@@ -243,5 +235,4 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     yield f"rows: {result.rows}"
     yield f"scores: {result.scores}"
     yield f"subset: {result.subset}"
-    if result.page is not None:
-        yield f"page: {result.page}"
+    yield f"page: {result.page}"

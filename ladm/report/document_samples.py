@@ -1,6 +1,6 @@
 """A run -> the documents that a page lists, by group, with the first lines of their texts. Imports no torch.
 
-Shape suffix: N documents in the order of `scores.parquet`, in which a document's place is its rank minus 1.
+Shape suffix: N documents in the order of the page's ranking, in which a document's place is its rank minus 1.
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ def choose_documents(
     domains_N: npt.NDArray[Any],
     cuts: Sequence[SelectionCut],
     taken_N: npt.NDArray[np.bool_] | None = None,
+    with_value: int | None = None,
 ) -> ChosenDocuments:
     """Choose among `count` documents; some are drawn from those that a subset took.
 
-    The draw is the same for the same run.
+    The first of `with_value` documents (None: all) have a value of what they are ranked by. The draw is the same for
+    the same run.
     """
     near, around = set[int](), set[int]()
     for cut in cuts:
@@ -104,7 +106,8 @@ def choose_documents(
     if count <= ALL_UP_TO:
         return ChosenDocuments(places=list(range(count)), random=set(range(count)), around=around)
     # The ends of the ranking are complete, so that "the highest" means it; further down the page has samples.
-    chosen = {*range(ENDS), *range(count - ENDS, count), *near}
+    last = count if with_value is None else with_value
+    chosen = {*range(min(ENDS, last)), *range(max(0, last - ENDS), last), *near}
     for values_N in columns:
         chosen.update(_ends(values_N))
     if taken_N is not None:
@@ -140,12 +143,14 @@ def read_documents(
     """The chosen documents, best first, without their texts."""
     names = [name for name in ("id", "source", "index", "chunked_index") if name in columns_of(run.folder)]
     documents: list[SampledDocument] = []
-    start, wanted = 0, np.array(chosen.places, dtype=np.int64)
+    places = np.array(chosen.places, dtype=np.int64)
+    # The file is in the order of the run's ranks, so a place is found in it without reading any column for it.
+    ranked = overview.ranking.ranked
+    start, wanted = 0, places if ranked is None else ranked.order_N[places]
     for batch in score_batches(run.folder, [*names, "meta"]):
-        # The file is in the order of the ranks, so a place is found without reading any column for it.
-        inside = wanted[(wanted >= start) & (wanted < start + len(batch))]
-        found = batch.take(pa.array(inside - start)).to_pylist()
-        for k, row in zip(inside.tolist(), found, strict=True):
+        inside = (wanted >= start) & (wanted < start + len(batch))
+        found = batch.take(pa.array(wanted[inside] - start)).to_pylist()
+        for k, row in zip(places[inside].tolist(), found, strict=True):
             position = overview.positions[k]
             documents.append(
                 SampledDocument(
@@ -163,7 +168,7 @@ def read_documents(
                 )
             )
         start += len(batch)
-    return documents
+    return sorted(documents, key=lambda document: document.rank)
 
 
 def _end(source: str) -> str:

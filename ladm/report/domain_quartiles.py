@@ -11,16 +11,20 @@ import numpy.typing as npt
 
 from ladm.report.charts import Scale, scale
 from ladm.report.overview import MOST_DOMAINS, RunOverview
+from ladm.report.ranking import PageRanking
+from ladm.runs.columns.by_name import SCORE
 from ladm.runs.columns.quartiles import Quartiles, summarise_columns
 from ladm.settings.named_scores import NAMED_SCORES
+from ladm.settings.signals import LONGATTN
 
 Floats = npt.NDArray[np.float64]
 
 COLUMNS = (
-    "score", *NAMED_SCORES, "gain", "prolong",
+    SCORE, *NAMED_SCORES, "gain", "prolong", LONGATTN,
     "gzip_ratio", "far_rare", "unigram_entropy", "repeated_13grams", "digits",
 )  # fmt: skip
-"""Those of them that the run has are in the table: its score, scores by name, other signals, and the text."""
+"""Those of them that the run has are in the table, after what the page ranks by: its score, scores by name, other
+signals, and the text."""
 MOST_COLUMNS = 10
 BOX_WIDTH = 96
 SAME = 1e-6
@@ -46,7 +50,7 @@ class QuartileRow:
 
 @dataclass(frozen=True, kw_only=True)
 class QuartileTable:
-    """The largest domains, the one with the highest median of the score first; and all documents together."""
+    """The largest domains, the one with the highest median of the first column first; and all documents together."""
 
     columns: list[str]
     all_documents: QuartileRow
@@ -54,14 +58,15 @@ class QuartileTable:
     domains_left_out: int
 
 
-def table_columns(known: Sequence[str]) -> list[str]:
-    """The columns of the table, of those that a run has."""
-    return [name for name in COLUMNS if name in known]
+def table_columns(known: Sequence[str], ranking: PageRanking) -> list[str]:
+    """The columns of the table, of those that are known; a score that repeats another column is left out."""
+    wanted = (ranking.by, *(name for name in COLUMNS if name != SCORE or ranking.score_name == SCORE))
+    return [name for name in dict.fromkeys(wanted) if name in known]
 
 
 def quartile_table(columns: Mapping[str, Floats], overview: RunOverview) -> QuartileTable:
-    """The table of those of `columns` that belong in it and have a value, in the order of `scores.parquet`."""
-    shown = _distinct({name: columns[name] for name in table_columns(list(columns))})
+    """The table of those of `columns` that belong in it and have a value, in the order of the page's ranking."""
+    shown = _distinct({name: columns[name] for name in table_columns(list(columns), overview.ranking)})
     names = list(overview.domains)
     codes_N = np.frombuffer(overview.codes, dtype=np.int32)
     summaries, documents = summarise_columns(shown, codes_N, names, most_domains=MOST_DOMAINS)

@@ -1,7 +1,7 @@
 """A run -> the data of the page's explorer: histograms by domain, and documents from every part of the ranking.
 
 Its size does not depend on the number of documents: histograms have a fixed number of bins, documents are a sample.
-Imports no torch. Shape suffix: N documents in the order of `scores.parquet`.
+Imports no torch. Shape suffix: N documents in the order of the page's ranking.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from ladm.report.document_samples import (
 from ladm.report.environment import clean
 from ladm.report.histograms import OTHER_BINS, SCORE_BINS, ColumnHistogram, column_histogram, rounded
 from ladm.report.overview import RunOverview
+from ladm.report.ranking import PageRanking
 from ladm.report.subset import ReportedSubset
+from ladm.runs.columns.by_name import SCORE
 from ladm.runs.folder import Run
 from ladm.selection.manifest import Manifest
 
@@ -104,10 +106,15 @@ class Explorer:
         return as_script_data(content).decode()
 
 
-def explorer_columns(known: Sequence[str]) -> list[str]:
-    """The columns that the explorer shows, of those that a run has."""
+def explorer_columns(known: Sequence[str], ranking: PageRanking) -> list[str]:
+    """The columns that the explorer shows, of those that a run has; what the page ranks by is the first, if it is one.
+
+    A score that repeats a column is left out.
+    """
     # `random` has no meaning to look at.
-    return [name for name in known if name != "random"][:MOST_COLUMNS]
+    shown = [name for name in known if name != "random" and (name != SCORE or ranking.score_name == SCORE)]
+    first = [ranking.by] if ranking.by in known else []
+    return list(dict.fromkeys([*first, *shown]))[:MOST_COLUMNS]
 
 
 def read_explorer(
@@ -121,7 +128,7 @@ def read_explorer(
     flags: Mapping[str, str],
     rows: str | None,
 ) -> Explorer:
-    """Count those `columns`, in the order of `scores.parquet`, that `names` has, and read the texts of the sample.
+    """Count those `columns`, in the order of the page's ranking, that `names` has, and read the texts of the sample.
 
     `float32`: those that are stored in float32. `flags` is as in `Explorer`.
 
@@ -132,7 +139,12 @@ def read_explorer(
     taken_N = None if subset is None else subset.taken_of(overview.positions)
     cuts = _cuts(overview, None if subset is None else subset.manifest, domains)
     chosen = choose_documents(
-        len(tokens_N), [columns[name] for name in names], domains_N=domains_N, cuts=cuts, taken_N=taken_N
+        len(tokens_N),
+        [columns[name] for name in names],
+        domains_N=domains_N,
+        cuts=cuts,
+        taken_N=taken_N,
+        with_value=overview.ranking.with_value,
     )
     documents = read_documents(run, chosen, overview=overview, domains_N=domains_N)
     if taken_N is not None:
@@ -143,7 +155,8 @@ def read_explorer(
         values_N = columns[name]
         found = column_histogram(
             name, values_N, domains_N=domains_N, tokens_N=tokens_N, num_domains=len(domains),
-            bins=SCORE_BINS if name == "score" else OTHER_BINS, is_float32=name in float32, taken_N=taken_N,
+            bins=SCORE_BINS if name in (SCORE, overview.ranking.by) else OTHER_BINS, is_float32=name in float32,
+            taken_N=taken_N,
         )  # fmt: skip
         if found is None:
             continue
@@ -175,17 +188,17 @@ def _domains(overview: RunOverview) -> tuple[list[str], npt.NDArray[np.int64]]:
 
 
 def _cuts(overview: RunOverview, manifest: Manifest | None, domains: list[str]) -> list[SelectionCut]:
-    """Where the subset ends in each domain; without one, or where it is no cut of the scores, the middle."""
+    """Where the subset ends in each domain; without one, or where it is no cut of the ranking, the middle."""
     found = []
-    if manifest is not None and manifest.is_cut_of_scores:
-        # All scores, best first, from those of the domains; as many bytes as the overview holds already.
+    if manifest is not None and overview.ranking.is_cut_by(manifest):
+        # All values, best first, from those of the domains; as many bytes as the overview holds already.
         scores_N = np.sort(-np.concatenate([np.frombuffer(scores) for scores in overview.domains.values()]))
         for number, name in enumerate(domains):
             domain = manifest.domains.get(name)
             if domain is not None and domain.lowest_score_taken is not None:
                 place = int(np.searchsorted(scores_N, -domain.lowest_score_taken, side="right"))
                 found.append(SelectionCut(place=place, domain=number))
-    return found or [SelectionCut(place=len(overview.positions) // 2, domain=None)]
+    return found or [SelectionCut(place=overview.ranking.with_value // 2, domain=None)]
 
 
 def _subset(
@@ -197,7 +210,7 @@ def _subset(
     # With guards, or drawn by chance, documents below others are taken, and no line separates the two.
     shown = [manifest.domains.get(name) if manifest.is_cut else None for name in domains]
     return {
-        "by": manifest.by,
+        "by": overview.ranking.name_of(manifest.by),
         "cut": manifest.is_cut,
         "lowest": [None if domain is None or domain.lowest_score_taken is None else rounded(domain.lowest_score_taken)
                    for domain in shown],

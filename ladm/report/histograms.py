@@ -1,6 +1,6 @@
 """A column of a run -> how many documents and tokens of each domain have which values. Imports no torch.
 
-Shape suffixes: N documents in the order of `scores.parquet`, D domains, B bins.
+Shape suffixes: N documents in the order of the page's ranking, D domains, B bins.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from array import array
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 
 from ladm.errors import LadmError
 from ladm.report.charts import Scale
+from ladm.report.layer_shares import layer_columns
+from ladm.report.ranking import PageRanking, RankedValues
 from ladm.report.subset import ReportedSubset
 from ladm.runs.columns.labels import NO_DOMAIN, DomainReader
 from ladm.runs.folder import Run
@@ -50,7 +53,7 @@ class RunOverview:
     """What a page shows of all scores."""
 
     domains: dict[str, array[float]] = field(default_factory=dict)
-    """The scores of each domain, best first; eight bytes a document."""
+    """The values that the page ranks by of each domain, best first, without missing ones; eight bytes a document."""
     rows: dict[int, ResultRow] = field(default_factory=dict)
     """The best, the worst and the inspected documents, by position, in the order of their ranks."""
     positions: array[int] = field(default_factory=lambda: array("q"))
@@ -59,45 +62,61 @@ class RunOverview:
     """Position, tokens and domain of each document in the order of the ranks; twenty bytes a document."""
     cds: list[list[float]] = field(default_factory=list)
     """CDS by layer of documents at evenly spaced ranks."""
+    ranking: PageRanking = field(default_factory=PageRanking)
+    """What the ranks are by."""
+
+    def documents_of_domains(self) -> dict[str, int]:
+        """The number of documents of each domain, also of those without a value."""
+        counts = np.bincount(np.frombuffer(self.codes, dtype=np.int32), minlength=len(self.domains))
+        return dict(zip(self.domains, counts.tolist(), strict=True))
 
     def largest_domains(self, most: int) -> list[str]:
         """The domains with the most documents, the largest first; ties by name."""
-        return sorted(self.domains, key=lambda name: (-len(self.domains[name]), name))[:most]
+        counts = self.documents_of_domains()
+        return sorted(counts, key=lambda name: (-counts[name], name))[:most]
 
     def best(self) -> list[ResultRow]:
-        """The best documents, best first."""
-        return [row for row in self.rows.values() if row.rank <= BEST]
+        """The best documents that have a value, best first."""
+        return [row for row in self.rows.values() if row.rank <= min(BEST, self.ranking.with_value)]
 
-    def worst(self, *, scored: int) -> list[ResultRow]:
-        """The worst of `scored` documents that are not among the best."""
-        return [row for row in self.rows.values() if row.rank > max(BEST, scored - WORST)]
+    def worst(self) -> list[ResultRow]:
+        """The worst documents that have a value and are not among the best."""
+        last = self.ranking.with_value
+        return [row for row in self.rows.values() if max(BEST, last - WORST) < row.rank <= last]
 
 
 def read_overview(
-    run: Run, *, domain_key: str, domain: str = NO_DOMAIN, inspected: set[int], scored: int
+    run: Run, ranking: PageRanking, *, domain_key: str, domain: str = NO_DOMAIN, inspected: set[int], scored: int
 ) -> RunOverview:
     """Read all `scored` rows once. `domain`: that of rows without one. `inspected`: positions of inspected documents.
 
     Raises UsageError for a `domain_key` in a column that the run does not repeat, and LadmError for too many domains.
     """
-    overview, codes = RunOverview(), dict[str, int]()
+    overview, codes = RunOverview(ranking=ranking), dict[str, int]()
     reader = DomainReader(run, domain_key, domain=domain)
-    column = run.identity.cds_column(run.identity.score_form, heads=False, focus=run.identity.reduction.focus)
-    layers = [column] if column in columns_of(run.folder) else []
+    layers = layer_columns(run, ranking)
     every = max(1, scored // LAYER_ROWS)
+    last, ranked = ranking.with_value, ranking.ranked
     shown_columns = [*_COLUMNS, *(name for name in ("id", "source") if name in columns_of(run.folder))]
     for batch in score_batches(run.folder, list(dict.fromkeys([*shown_columns, *reader.columns, *layers]))):
         columns = [batch[name].to_pylist() for name in shown_columns]
         cds = batch[layers[0]] if layers else None
         domains = reader.read(batch)
+        if ranked is not None:
+            part = slice(len(overview.positions), len(overview.positions) + len(batch))
+            # In place of the rank and the score that the run has.
+            columns[:2] = ranked.ranks_N[part].tolist(), ranked.values_N[part].tolist()
         for k, (domain, *values) in enumerate(zip(domains, *columns, strict=True)):
             rank, score, text, num_tokens, position, *_ = values
-            overview.domains.setdefault(domain, array("d")).append(score)
+            values_of_domain = overview.domains.setdefault(domain, array("d"))
+            # NaN, the only number that differs from itself, is no value.
+            if score == score:
+                values_of_domain.append(score)
             overview.codes.append(codes.setdefault(domain, len(codes)))
             overview.positions.append(position)
             overview.num_tokens.append(num_tokens)
             # Of all other rows only the score stays in memory.
-            if rank <= BEST or rank > scored - WORST or position in inspected:
+            if rank <= BEST or last - WORST < rank <= last or position in inspected:
                 shown = dict(zip(shown_columns, values, strict=True))
                 meta = readable_meta(json.loads(text))
                 overview.rows[position] = ResultRow(**shown | {"domain": domain, "meta": meta})
@@ -110,7 +129,19 @@ def read_overview(
                 f"{run.folder} has more than {MOST_DOMAINS_COUNTED:,} domains by {domain_key}; give a coarser "
                 f"--domain-key, or {NO_DOMAINS}"
             )
+    if ranked is not None:
+        _put_in_order(overview, ranked)
     return overview
+
+
+def _put_in_order(overview: RunOverview, ranked: RankedValues) -> None:
+    """Sort what was read in the order of the run by the values that the page ranks by."""
+    for name in ("positions", "num_tokens", "codes"):
+        read = getattr(overview, name)
+        setattr(overview, name, array(read.typecode, np.array(read)[ranked.order_N].tobytes()))
+    for name, values in overview.domains.items():
+        overview.domains[name] = array("d", np.sort(np.array(values))[::-1].tobytes())
+    overview.rows = dict(sorted(overview.rows.items(), key=lambda item: item[1].rank))
 
 
 def readable_meta(meta: Any) -> str:
@@ -147,7 +178,8 @@ class DomainRow:
 
     name: str
     documents: int
-    median: float
+    median: float | None
+    """None where no document of the domain has a value."""
     median_at: float
     dots: list[DocumentDot]
     taken: int
@@ -161,51 +193,24 @@ def domain_rows(overview: RunOverview, line: Scale, subset: ReportedSubset | Non
     taken_N = None if subset is None else subset.taken_of(overview.positions)
     codes_N = np.frombuffer(overview.codes, dtype=np.int32)
     code_of = {name: k for k, name in enumerate(overview.domains)}
+    documents = overview.documents_of_domains()
     rows = []
     for name in overview.largest_domains(MOST_DOMAINS):
         scores = overview.domains[name]
         # Evenly spaced ranks; the set removes the repeats of a domain with fewer documents than dots.
-        shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)})
+        shown = sorted({round(k * (len(scores) - 1) / (MOST_DOTS - 1)) for k in range(MOST_DOTS)}) if scores else []
         # In the order of the ranks, as the domain's scores are.
         taken = None if taken_N is None else taken_N[codes_N == code_of[name]]
-        median = float(np.median(scores))
+        median = float(np.median(scores)) if scores else None
         rows.append(
             DomainRow(
                 name=name,
-                documents=len(scores),
+                documents=documents[name],
                 median=median,
-                median_at=line.place(median),
+                median_at=0.0 if median is None else line.place(median),
                 dots=[DocumentDot(at=line.place(scores[k]), selected=taken is None or bool(taken[k])) for k in shown],
                 taken=0 if taken is None else int(taken.sum()),
                 selected=None if subset is None else subset.manifest.domains.get(name),
             )
         )
-    return sorted(rows, key=lambda row: -row.median)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerShare:
-    """A layer's share of the mean over all stored layers."""
-
-    layer: int
-    share: float
-    of_largest: float
-    """The share relative to that of the largest layer."""
-    counted: bool
-    """Is the layer part of the run's score?"""
-
-
-def layer_shares(run: Run, cds: list[list[float]]) -> list[LayerShare]:
-    """The share of each stored layer, averaged over documents; none where the run stores no CDS."""
-    if not cds:
-        return []
-    cds_BL = np.array(cds)
-    # Shares within each document first, so that a document with a high score counts no more than another.
-    total_B1 = cds_BL.sum(axis=1, keepdims=True)
-    shares_L = np.divide(cds_BL, total_B1, out=np.zeros_like(cds_BL), where=total_B1 > 0).mean(axis=0)
-    largest = max(float(shares_L.max()), 1e-300)
-    counted = set(run.identity.reduction.layers)
-    return [
-        LayerShare(layer=layer, share=float(share), of_largest=float(share) / largest, counted=layer in counted)
-        for layer, share in zip(run.identity.layers, shares_L, strict=True)
-    ]
+    return sorted(rows, key=lambda row: math.inf if row.median is None else -row.median)

@@ -18,19 +18,14 @@ from ladm.report.charts import scale
 from ladm.report.domain_quartiles import QuartileTable, quartile_table, table_columns
 from ladm.report.environment import page_environment
 from ladm.report.explorer import Explorer, explorer_columns, read_explorer, script, script_hash
-from ladm.report.overview import (
-    MOST_DOMAINS,
-    MOST_DOTS,
-    RunOverview,
-    domain_rows,
-    layer_shares,
-    read_overview,
-)
+from ladm.report.layer_shares import layer_shares
+from ladm.report.overview import MOST_DOMAINS, MOST_DOTS, RunOverview, domain_rows, read_overview
+from ladm.report.ranking import PageRanking, read_ranking
 from ladm.report.run_columns import further_columns, open_columns
 from ladm.report.run_details import error_kinds, run_details, score_weighting
 from ladm.report.sections import document_sections, read_all_inspected
 from ladm.report.subset import ReportedSubset, read_subset
-from ladm.runs.columns.by_name import column_names
+from ladm.runs.columns.by_name import SCORE, column_names
 from ladm.runs.columns.joined_columns import JoinedColumns
 from ladm.runs.columns.joined_files import joined_lines
 from ladm.runs.columns.labels import NO_DOMAIN
@@ -42,6 +37,7 @@ from ladm.selection.windows import default_windows_per_document
 from ladm.settings.expressions import Expression
 from ladm.settings.joins import split_name
 from ladm.settings.runs import ReportSettings
+from ladm.settings.signals import CDS
 from ladm.storage.files import require_place, write_whole
 from ladm.version import __version__
 
@@ -59,10 +55,14 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
     require_place(output, mark=PAGE_MARK)
     require_any_score(run)
     summary = summarise(run)
+    joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+    ranking = read_ranking(joined, settings.ranking, summary)
     subset = None
     if settings.subset is not None:
         subset = read_subset(Path(settings.subset), run, domain_key=settings.domain_key)
-    page = _render(settings, run, summary, subset, read_all_inspected(run), echo=echo)
+    # What explains scores has no place on a page that ranks by something else.
+    documents = read_all_inspected(run) if ranking.is_cds else {}
+    page = _render(settings, joined, ranking, summary, subset, documents, echo=echo)
     # Text cut from the middle of a character may hold half a surrogate pair, which UTF-8 cannot encode.
     write_whole(output, [page.encode(errors="replace")])
     return output
@@ -70,22 +70,24 @@ def write_report(settings: ReportSettings, *, echo: Echo) -> Path:
 
 def _render(
     settings: ReportSettings,
-    run: Run,
+    joined: JoinedColumns,
+    ranking: PageRanking,
     summary: Summary,
     subset: ReportedSubset | None,
     documents: dict[int, InspectedDocument],
     *,
     echo: Echo,
 ) -> str:
+    run = joined.run
     # As the subset has them, or a domain of the page would not be one that documents were taken of.
     domain = None if subset is None else subset.manifest.domain
     overview = read_overview(
-        run, domain_key=settings.domain_key, domain=domain or NO_DOMAIN, inspected=set(documents),
+        run, ranking, domain_key=settings.domain_key, domain=domain or NO_DOMAIN, inspected=set(documents),
         scored=summary.scored,
     )  # fmt: skip
     if set(overview.domains) == {NO_DOMAIN}:
         echo(f"warning   no document has {settings.domain_key}, so all are one domain; give --domain-key another key")
-    quartiles, explorer = _read_columns(settings, run, overview, subset, echo=echo)
+    quartiles, explorer = _read_columns(settings, joined, overview, subset, echo=echo)
     partial = partial_coverage(run, settings.rows)
     if partial is not None:
         echo(f"warning   {partial}")
@@ -131,25 +133,29 @@ def _explorer_context(explorer: Explorer, *, arguments: str) -> dict[str, Any]:
 
 def _run_context(run: Run, summary: Summary, overview: RunOverview, subset: ReportedSubset | None) -> dict[str, Any]:
     """What the template needs of the run and of what was taken from it."""
-    assert summary.scores is not None
-    best, _, worst = summary.scores
-    line = scale([best, worst], STRIP_WIDTH)
-    identity = run.identity
-    return {
-        "version": __version__,
-        "folder": str(run.folder),
-        "summary": summary,
+    identity, ranking = run.identity, overview.ranking
+    line = scale([ranking.range[0], ranking.range[-1]], STRIP_WIDTH)
+    of_cds = {
         "weighting": score_weighting(identity),
         "uses_sigma": identity.score_form != "no-std",
         "is_mean": identity.reduction.how == "mean",
+    } if ranking.is_cds else {}  # fmt: skip
+    return of_cds | {
+        "version": __version__,
+        "folder": str(run.folder),
+        "summary": summary,
+        "ranking": ranking,
+        "has_cds": CDS in identity.signals,
         "domains": domain_rows(overview, line, subset),
         "domains_left_out": max(0, len(overview.domains) - MOST_DOMAINS),
         "most_dots": MOST_DOTS,
         "line": line,
         "manifest": None if subset is None else subset.manifest,
+        "subset_by": None if subset is None else ranking.name_of(subset.manifest.by),
+        "is_cut": subset is not None and ranking.is_cut_by(subset.manifest),
         "taken": None if subset is None else subset.taken_T,
         "best": overview.best(),
-        "worst": overview.worst(scored=summary.scored),
+        "worst": overview.worst(),
         "layers": layer_shares(run, overview.cds),
         "errors": error_kinds(run) if summary.failed else {},
         "details": run_details(identity),
@@ -157,23 +163,27 @@ def _run_context(run: Run, summary: Summary, overview: RunOverview, subset: Repo
 
 
 def _read_columns(
-    settings: ReportSettings, run: Run, overview: RunOverview, subset: ReportedSubset | None, *, echo: Echo
+    settings: ReportSettings, joined: JoinedColumns, overview: RunOverview, subset: ReportedSubset | None, *, echo: Echo
 ) -> tuple[QuartileTable, Explorer]:
     """The medians and quartiles of the run's columns, and what the explorer shows of them and of further ones."""
+    run, ranking = joined.run, overview.ranking
     known = column_names(run)
-    explored = explorer_columns(known)
-    joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
+    explored = explorer_columns(known, ranking)
+    # The score of a run without CDS is among them under its own name.
+    shown = explored if ranking.score_name == SCORE else [*explored, SCORE]
     manifest = None if subset is None else subset.manifest
-    further = further_columns(settings.expressions, manifest, explored).readable(joined, echo)
+    requested = [settings.ranking, *settings.expressions]
+    further = further_columns(requested, manifest, shown).readable(joined, echo)
+    names = [*explored, *(each.text for each in further)]
     float32 = joined.float32(explored) | {
         each.text for each in further if each.is_column and joined.float32(each.names)
     }  # fmt: skip
-    stored = list(dict.fromkeys([*explored, *table_columns(known)]))
-    with open_columns(joined, stored, further, len(overview.positions)) as columns:
+    stored = list(dict.fromkeys([*explored, *table_columns(known, ranking)]))
+    with open_columns(joined, stored, further, ranking, len(overview.positions)) as columns:
         for text in joined_lines(joined.files):
             echo(f"note      {text}")
         explorer = read_explorer(
-            run, overview, subset, columns=columns, names=[*explored, *(each.text for each in further)],
+            run, overview, subset, columns=columns, names=sorted(names, key=lambda name: name != ranking.by),
             float32=float32, flags={each.text: _by(each, settings.joins) for each in further}, rows=settings.rows,
         )  # fmt: skip
         return quartile_table(columns, overview), explorer

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ladm.errors import LadmError
 from ladm.progress import Echo
+from ladm.report.ranking import PageRanking
 from ladm.runs.columns.joined_columns import JoinedColumns
 from ladm.runs.columns.joined_files import require_matches
 from ladm.selection.evaluation import evaluate
@@ -80,9 +81,9 @@ def further_columns(requested: Sequence[Expression], manifest: Manifest | None, 
 
 @contextmanager
 def open_columns(
-    columns: JoinedColumns, names: Sequence[str], expressions: Sequence[Expression], count: int
+    columns: JoinedColumns, names: Sequence[str], expressions: Sequence[Expression], ranking: PageRanking, count: int
 ) -> Iterator[dict[str, Floats]]:
-    """The named columns of all `count` documents, in the order of `scores.parquet`, and the expressions by their text.
+    """The named columns of all `count` documents, in the order of the ranking, and the expressions by their text.
 
     Raises LadmError for added signals of other rows, and for rows that are not the run's where one of theirs is used.
     """
@@ -101,6 +102,10 @@ def open_columns(
         found = {name: arrays[name] for name in names}
         for each in expressions:
             found[each.text] = evaluate(each, arrays, read_documents=lambda: documents_of([columns.rows])[positions_N])
+        if ranking.ranked is not None:
+            # By identity: an expression that is a column alone is the same array once more.
+            for values_N in {id(array): array for array in found.values()}.values():
+                values_N[:] = values_N[ranking.ranked.order_N]
         try:
             yield found
         finally:

@@ -10,6 +10,7 @@ from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.results import error_lines
 from ladm.settings.layers import spell_layers
+from ladm.settings.signals import CDS, TEXT
 
 
 @dataclass(kw_only=True)
@@ -31,27 +32,61 @@ def error_kinds(run: Run) -> dict[str, ErrorKind]:
 
 
 def run_details(identity: RunIdentity) -> list[tuple[str, str]]:
-    """How the run was scored: names and values."""
+    """How the run was made: names and values."""
+    model, rows = _model(identity), _rows(identity)
+    if CDS not in identity.signals:
+        return [("signals", ", ".join(map(_signal, identity.signals.items()))), *model, *rows, *_machine(identity)]
     method, reduction, form = identity.method, identity.reduction, identity.score_form
     parts = f"layers {spell_layers(reduction.layers)}"
     if reduction.heads:
         parts = f"{len(reduction.heads)} heads of {parts}"
     if reduction.weights:
         parts = f"{parts}, weighted"
-    backend, n0 = identity.backend, "as released" if method.n0 is None else method.n0
+    n0 = "as released" if method.n0 is None else method.n0
     return [
         ("score", f"{reduction.how} over {parts}" + ("" if form == "none" else f", {form}")
          + ("" if reduction.focus == "plain" else ", value-weighted")),
         ("method", f"{method.variant}, spans of {method.span_tokens} tokens, m {method.m}, n {method.n}, n0 {n0}, "
                    f"d_afs {method.d_afs}, d_cds {method.d_cds}"),
+        *model,
+        *rows,
+        *_machine(identity),
+    ]  # fmt: skip
+
+
+def _signal(item: tuple[str, dict[str, str]]) -> str:
+    """Such as `text (unigrams 2c21a65b9c29c0b4, of text)`."""
+    name, how = item
+    # Sixteen digits of a digest, as of the model.
+    settings = ", ".join(f"{key} {value[:16]}" for key, value in how.items())
+    return f"{name} ({settings})" if settings else name
+
+
+def _model(identity: RunIdentity) -> list[tuple[str, str]]:
+    if not identity.content.get("model"):
+        return []
+    # Statistics of texts need no more of a model than its tokenizer.
+    digests = identity.content["tokenizer"] if set(identity.signals) == {TEXT} else identity.model_sha256
+    return [
         ("model", f"{Path(identity.model_name).name}: {identity.model['type']}"),
         # Sixteen digits are enough to compare by eye; the rest is in run.json.
-        *((name, f"SHA-256 {digest[:16]}…") for name, digest in identity.model_sha256.items()),
+        *((name, f"SHA-256 {digest[:16]}…") for name, digest in digests.items()),
+    ]
+
+
+def _rows(identity: RunIdentity) -> list[tuple[str, str]]:
+    return [
         ("rows", identity.rows_name),
         ("data", f"{count_of(identity.num_rows, 'row')}, XXH3 {identity.data['xxh3_128']}"),
-        ("hardware", f"{backend['device']} in {identity.dtype}, attention {backend['attention']}"),
-        ("versions", ", ".join(f"{name} {number}" for name, number in identity.versions.items())),
-    ]  # fmt: skip
+    ]
+
+
+def _machine(identity: RunIdentity) -> list[tuple[str, str]]:
+    """Hardware where a model ran on it, and versions where the run depends on any."""
+    backend = identity.backend
+    used = ("hardware", f"{backend['device']} in {identity.dtype}, attention {backend['attention']}")
+    versions = ("versions", ", ".join(f"{name} {number}" for name, number in identity.versions.items()))
+    return [*([] if set(identity.signals) == {TEXT} else [used]), *([versions] if identity.versions else [])]
 
 
 def score_weighting(identity: RunIdentity) -> str:

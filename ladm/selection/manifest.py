@@ -134,11 +134,6 @@ class Manifest:
         return partial_coverage_line(scored, scored + self.unscored_rows)
 
     @property
-    def is_cut_of_scores(self) -> bool:
-        """Is it a cut, and were documents ranked by their score?"""
-        return self.by == "score" and self.is_cut
-
-    @property
     def is_cut(self) -> bool:
         """Was everything in a domain taken from some value of `by` upwards, except for a last gap?"""
         # Copies, documents outside of the lists of ids, and more rows of a document or of a value than were wanted, are

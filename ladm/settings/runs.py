@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ladm.errors import UsageError
@@ -14,11 +15,13 @@ from ladm.settings.common import (
     output_setting,
     run_setting,
 )
+from ladm.settings.expressions import Expression, parse_expression
 from ladm.settings.fields import Settings, setting
-from ladm.settings.joins import ColumnSettings, join_setting, require_joined
+from ladm.settings.joins import ColumnSettings, join_setting, require_joined, split_name
 from ladm.settings.layers import AFTER_SINKS, parse_layers
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.score import Reduce
+from ladm.settings.signals import CDS
 
 # Each inspected document costs a forward pass, and its text a place in the report.
 MOST_INSPECTED = 100
@@ -142,6 +145,17 @@ class InspectSettings(Settings):
         return self.bottom if self.bottom is not None else 0 if self.index or self.top is not None else 1
 
 
+def page_ranking(by: str, signals: Collection[str]) -> str:
+    """What the page of a run of these signals ranks by, if a subset was selected from it `by` a column or expression.
+
+    With CDS it is the score, which the page then explains. Nor is it anything but columns of the run itself whose
+    values are the same in any command: other columns need further flags, and `random` a seed.
+    """
+    names = parse_expression(by).names
+    is_own = all(split_name(name)[0] == "" and name != "random" for name in names)
+    return by if is_own and CDS not in signals else "score"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings(ColumnSettings):
     """The settings of `ladm report`. `output` None: `report.html` in the run folder."""
@@ -156,6 +170,7 @@ class ReportSettings(ColumnSettings):
     rows: str | None = setting(
         None, "The rows that RUN scored, for their texts.", metavar="ROWS", unset="where RUN found them"
     )
+    by: str = setting("score", "Column or expression to rank by, as in ladm select.", metavar="COLUMN|EXPRESSION")
     columns: str | None = setting(
         None,
         "More columns or expressions for the explorer, separated by commas, such as rows.quality.",
@@ -169,4 +184,9 @@ class ReportSettings(ColumnSettings):
     def check_together(self) -> None:
         if len(self.expressions) > MOST_FURTHER:
             raise UsageError(f"--columns has {len(self.expressions)} columns; at most {MOST_FURTHER} can be shown")
-        require_joined((name for each in self.expressions for name in each.names), self.joins)
+        require_joined((name for each in (self.ranking, *self.expressions) for name in each.names), self.joins)
+
+    @property
+    def ranking(self) -> Expression:
+        """What documents are ranked by."""
+        return parse_expression(self.by)

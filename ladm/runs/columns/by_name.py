@@ -23,10 +23,13 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
 from ladm.runs.results import column_types, count_scored, require_any_score, require_finished, score_batches
 from ladm.settings.fields import nearest
-from ladm.settings.signals import CDS, LONGATTN
+from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+SCORE = "score"
+"""The column that the results of a run are sorted by."""
 
 
 def column_names(run: Run) -> list[str]:
@@ -41,6 +44,15 @@ def column_names(run: Run) -> list[str]:
     if set(LONGATTN_PARTS) <= set(names):
         names.append(LONGATTN)
     return list(dict.fromkeys(names))
+
+
+def score_name(run: Run) -> str:
+    """What the score of a run is: `score`; or, without CDS, the first column of its first signal, which it repeats.
+
+    It is `score` where the run has no such column, as while it is computed again.
+    """
+    first = next((column for signal in run.identity.signals for column in COLUMNS_OF.get(signal, ())), SCORE)
+    return first if CDS not in run.identity.signals and first in column_names(run) else SCORE
 
 
 def read_columns(run: Run, names: Sequence[str], *, seed: int = 0, layers: tuple[int, ...] | None = None) -> pa.Table:
