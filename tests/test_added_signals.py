@@ -255,7 +255,6 @@ def test_commands_that_need_cds_refuse_a_run_without(ladm: Command, rows: str, s
     for command in (
         ("rescore", run, "--reduce", "median", "--output", tmp_path / "other"),
         ("inspect", run, "--index", "0"),
-        ("report", run),
     ):
         result = ladm(*command)
         assert result.exit_code == 1, command

@@ -181,31 +181,6 @@ def test_the_possible_columns_of_signals_are_those_that_their_runs_have(
     assert set(possible_columns(("cds", "context-gain", "longattn", "text"))) == {*had, "paper"}
 
 
-def test_a_job_without_cds_has_a_subset_and_no_page(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
-    output = tmp_path / "job"
-    words = [
-        "run",
-        shard,
-        "--model",
-        talking,
-        "--signals",
-        "text",
-        "--by",
-        "-gzip_ratio",
-        "--tokens",
-        "3k",
-        "-o",
-        output,
-    ]
-    first = ladm(*words)
-    assert first.exit_code == 0, first.output
-    assert "note      no report is written: it needs the signal cds, and this job has text" in first.stderr.splitlines()
-    assert first.stdout.splitlines()[-1] == f"subset: {output}/subset"
-    assert json.loads((output / "subset" / "manifest.json").read_text())["taken_documents"] > 0
-    assert not (output / "report.html").exists()
-    assert json.loads(ladm(*words, "--json").stdout)["page"] is None
-
-
 def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "job", tmp_path / "again"
     assert ladm(*job_words(shard, talking, first)).exit_code == 0

@@ -116,12 +116,10 @@ def test_each_command_names_the_next_one(
         assert result.exit_code == 0, result.output
         assert result.stderr.splitlines()[-1] == line
         assert "next:" not in result.stdout
-    # There is no page of a run without CDS.
+    # The page of a run without CDS ranks as its subset does.
     text = ("--model", talking, "--signals", "text", "--output", tmp_path / "text")
     scored = ladm("score", rows, *text)
     assert scored.exit_code == 0
-    selected = ladm("select", tmp_path / "text", "--tokens", "1024", "--output", tmp_path / "of-text")
-    assert (selected.exit_code, "next:" in selected.stderr) == (0, False)
     # Its score, the gzip ratio, is nothing to rank by.
     following = scored.stderr.splitlines()[-1].removeprefix("next: ladm ")
     assert following == (
@@ -129,6 +127,16 @@ def test_each_command_names_the_next_one(
         "--within gzip_ratio:10%-/domain -o subset"
     )
     assert any(line.startswith("score (gzip_ratio): best ") for line in scored.stdout.splitlines())
+    for words in ((), ("--by", "-gzip_ratio")):
+        selected = ladm(
+            "select", tmp_path / "text", "--tokens", "1024", *words, "--output", tmp_path / f"of{len(words)}"
+        )
+        report = ["report", tmp_path / "text", "--subset", tmp_path / f"of{len(words)}", *words]
+        assert selected.stderr.splitlines()[-1] == f"next: ladm {shlex.join(map(str, report))}"
+        assert ladm(*report).exit_code == 0
+    # With CDS it explains the score, whatever the subset is ranked by.
+    by_length = ladm(*commands["select"][:-1], tmp_path / "by-length", "--by", "length")
+    assert by_length.stderr.splitlines()[-1] == f"next: ladm report {run} --subset {tmp_path / 'by-length'}"
     other = ladm(*commands["select"][:-1], tmp_path / "other", "--domain-key", "none")
     following = shlex.split(other.stderr.splitlines()[-1].removeprefix("next: ladm "))
     assert following[-2:] == ["--domain-key", "none"]

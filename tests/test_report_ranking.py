@@ -308,7 +308,8 @@ def test_a_job_without_cds_has_a_page_by_its_column(
     first = ladm(*words)
     assert first.exit_code == 0, first.output
     assert "no report" not in first.stderr
-    assert first.stdout.splitlines()[-1] == f"page: {job}/report.html"
+    assert first.stdout.splitlines()[-2:] == [f"subset: {job}/subset", f"page: {job}/report.html"]
+    assert json.loads((job / "subset" / "manifest.json").read_text())["taken_documents"] > 0
     assert headings(job / "report.html")[1] == "Distribution of -gzip_ratio"
     assert json.loads(ladm(*words, "--json").stdout)["page"] == f"{job}/report.html"
     # Random numbers are drawn with the seed of the job, which a page does not know.

@@ -173,12 +173,17 @@ def inspect(settings: InspectSettings) -> None:
 @settings_command(
     ReportSettings,
     short_help="An HTML page about a run",
-    examples=("ladm report run", "ladm report run --subset subset -o page.html"),
+    examples=(
+        "ladm report run",
+        "ladm report run --subset subset -o page.html",
+        "ladm report run --by far_rare -o by-far-rare.html",
+    ),
 )
 def report(settings: ReportSettings) -> None:
     """Write an HTML page about RUN: the distribution of its scores, the best documents, and why they score high.
 
-    One file, which needs no network.
+    One file, which needs no network. Ranked by another column (--by), or of a run without CDS, it has the same without
+    why.
     """
     from ladm.report.page import write_report
 
