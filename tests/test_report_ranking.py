@@ -75,6 +75,7 @@ def test_a_run_of_text_statistics_has_a_page_without_a_word_about_cds(ladm: Any,
         "This is the default for this run, also in ladm top and ladm select ; ladm report --by COLUMN ranks"
         in page.text
     )
+    assert "Random characters and tables of numbers have a high gzip_ratio ; far_rare is a better one" in page.text
     assert "7 documents, ranked by gzip_ratio" in page.text
     values = read_columns(Run.read(text_run), ["gzip_ratio"])["gzip_ratio"].to_numpy()
     for number, name in ((values.max(), "highest"), (np.median(values), "median"), (values.min(), "lowest")):
