@@ -84,16 +84,29 @@ def verify(settings: VerifySettings) -> None:
 @settings_command(
     RescoreSettings,
     short_help="Another score from the recorded layers",
-    examples=("ladm rescore run --reduce median -o run-median", "ladm rescore run --profile profile.yaml -o run2"),
+    examples=(
+        "ladm rescore run --reduce median -o run-median",
+        "ladm rescore run --profile profile.yaml -o run2",
+        "ladm rescore run --so-far -o run-so-far",
+    ),
 )
 def rescore(settings: RescoreSettings) -> None:
-    """Compute another score for the documents of RUN from the layers that it stored; no model runs."""
+    """Compute another score for the documents of RUN from the layers that it stored; no model runs.
+
+    With --so-far, look at a RUN that is not finished, also while it is scored: RUN2 has the rows so far, with the score
+    of RUN, for ladm top, report, compare, select and inspect. RUN stays as it is. The same command later brings RUN2 up
+    to date.
+    """
     from ladm.scoring.rescore import rescore as run_rescore
 
     start = time.monotonic()
     result = run_rescore(settings, echo=note)
-    print_summary(f"rescored in {time.monotonic() - start:.1f} s", result.summary, result.run)
-    propose_selection(result.run)
+    done = "made" if settings.so_far else "rescored"
+    print_summary(f"{done} in {time.monotonic() - start:.1f} s", result.summary, result.run)
+    if settings.so_far:
+        next_step("ladm", "top", settings.output)
+    else:
+        propose_selection(result.run)
 
 
 @settings_command(

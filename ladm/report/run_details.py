@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladm.errors import count_of
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.results import error_lines
@@ -77,7 +76,7 @@ def _model(identity: RunIdentity) -> list[tuple[str, str]]:
 def _rows(identity: RunIdentity) -> list[tuple[str, str]]:
     return [
         ("rows", identity.rows_name),
-        ("data", f"{count_of(identity.num_rows, 'row')}, XXH3 {identity.data['xxh3_128']}"),
+        ("data", f"{identity.rows_in_words}, XXH3 {identity.data['xxh3_128']}"),
     ]
 
 

@@ -31,6 +31,13 @@ def rescored_identity(
     return RunIdentity(run.content | {"settings": settings, "score": score, "about": about})
 
 
+def identity_so_far(run: RunIdentity, *, rows: int, units: int, source: str) -> RunIdentity:
+    """The identity of a run of those `rows` of `run`, in as many `units`, that are there before it is finished."""
+    # Compared, unlike `about`: no command may take it for the run itself.
+    part = {"rows": rows, "units": units}
+    return RunIdentity(run.content | {"part": part, "about": run.about | {"rescored_from": source}})
+
+
 def identity_of_text(run: RunIdentity, how: dict[str, str]) -> RunIdentity:
     """The identity of the statistics of texts that are added to `run`; `how` as in `RunIdentity.signals`.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ladm.runs.folder import Run
+from ladm.runs.folder import Run, Unit
 from ladm.runs.layout import ERRORS_FILE
 from ladm.runs.records import Column, ScoredRow
 from ladm.runs.sorting import LABELS, Staging, sorting, staged_schema, write_sorted
@@ -29,27 +29,31 @@ def finish(run: Run) -> None:
 
     Raises IncompleteError when a unit is not sealed, StorageError for a damaged one.
     """
-    if run.is_finished:
-        return
+    if not run.is_finished:
+        write_results(run, run.units, run.folder)
+
+
+def write_results(run: Run, units: Sequence[Unit], folder: Path) -> None:
+    """Write the three result files of some sealed units of a run into a folder. Raises as `finish`."""
     names: set[str] = set()
-    with sorting(run.folder) as staged:
+    with sorting(folder) as staged:
         # One pass over the units serves two files: scored rows go to `staged` while the errors are yielded.
-        write_whole(run.folder / ERRORS_FILE, _stage(run, staged, names))
-        write_sorted(run.folder, staged, without=[name for name in NAME_COLUMNS if name not in names])
+        write_whole(folder / ERRORS_FILE, _stage(run, units, staged, names))
+        write_sorted(folder, staged, without=[name for name in NAME_COLUMNS if name not in names])
 
 
-def _stage(run: Run, staged: Path, names: set[str]) -> Iterator[bytes]:
-    """Write the scored rows to `staged`, and yield the lines of the rows without a score.
+def _stage(run: Run, units: Sequence[Unit], staged: Path, names: set[str]) -> Iterator[bytes]:
+    """Write the scored rows of `units` to `staged`, and yield the lines of the rows without a score.
 
     Adds to `names` those of NAME_COLUMNS that any scored row has: rows that a run is given later may have one more.
     """
     writer: Staging | None = None
     with contextlib.ExitStack() as opened:
-        for unit in run.units:
+        for unit in units:
             lines = run.read_sealed_lines(unit)
             scored = [(line.record, line.result) for line in lines if isinstance(line.record, ScoredRow)]
             # The first scored row decides the columns; a run without any still gets a file with the fixed ones.
-            if writer is None and (scored or unit.stop == run.num_rows):
+            if writer is None and (scored or unit is units[-1]):
                 writer = opened.enter_context(Staging(staged, staged_schema(_columns_of(scored))))
             names.update(*(row.names for row, _ in scored))
             if writer is not None:

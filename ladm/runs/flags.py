@@ -4,13 +4,14 @@ from __future__ import annotations
 
 SCORE_FLAGS = "--score, --layers, --reduce or --profile"
 UNIGRAMS_FLAG = "--unigrams"
+PART = "the rows so far"
 _FIELD_NAMES = {
     "layers": "--layers", "score": SCORE_FLAGS, "dtype": "--dtype", "data": "the rows or --limit",
     "model": "--model", "tokenizer": "the tokenizer of --model", "versions": "the installed versions",
     "backend.device": "--device", "backend.attention": "--attention", "backend.focus": "--backend",
     "backend.fused": "--fused", "format": "the version of ladm", "signals.context-gain.scheme": "--context-gain",
     "signals.text.unigrams": UNIGRAMS_FLAG, "signals.text.of": "the rows", "signals.prolong.pairs": "--prolong-pairs",
-    "signals": "--signals",
+    "signals": "--signals", "part": PART,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ladm.corpus.files.data_set import is_saved
 from ladm.corpus.files.other_stages import WORK_FOLDER
 from ladm.errors import IncompleteError, LadmError, UsageError
-from ladm.runs.flags import SCORE_FLAGS, UNIGRAMS_FLAG, flag_of_field
+from ladm.runs.flags import PART, SCORE_FLAGS, UNIGRAMS_FLAG, flag_of_field
 from ladm.runs.heartbeat import is_locked
 from ladm.runs.identity import FORMAT, READABLE_FORMATS, RunIdentity
 from ladm.runs.layout import IDENTITY_FILE, LEFTOVERS, RESULT_FILES, SIGNALS, UNIT_FILES, UNITS
@@ -207,6 +207,11 @@ def _output_folder(folder: Path, remedy: str | None = None) -> OutputFolder:
         if flags == (SCORE_FLAGS,):
             command = shlex.join(["ladm", "rescore", str(folder)])
             return f"for another score of a finished run: {command} --score NAME -o RUN2; else give another --output"
+        if flags == (PART,):
+            return (
+                "it was made by ladm rescore --so-far: run ladm score on the run that it was made from, or give "
+                "another --output"
+            )
         return "give what it was started with, another --output, or --overwrite to delete the run and start again"
 
     return OutputFolder(

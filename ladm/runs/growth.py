@@ -14,7 +14,8 @@ from ladm.errors import LadmError, count_of
 from ladm.progress import Echo
 from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
-from ladm.runs.layout import IDENTITY_FILE, RESULT_FILES
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.reset import forget_results
 from ladm.runs.unsealed import adopt_shared
 from ladm.storage.files import io_errors, sync_folder, write_whole
 from ladm.storage.json_object import json_with_checksum
@@ -56,9 +57,7 @@ def _grow(run: Run, wanted: RunIdentity) -> Run:
         raise LadmError(f"{run.folder} was made by ladm rescore; add the rows to the run that it was made from")
     run.require_writable_format()
     with io_errors(run.folder, "write in"):
-        for name in RESULT_FILES:
-            (run.folder / name).unlink(missing_ok=True)
-        sync_folder(run.folder)
+        forget_results(run.folder)
         last = run.units[-1]
         # A last unit that is not full becomes an open one, to which the next rows are appended.
         if last.stop - last.start < run.unit_rows and run.sealed_path(last).exists():

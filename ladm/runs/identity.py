@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ladm.corpus.rows.reading import Rows
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.method.grid import Ablation, FocusKind, Method
 from ladm.method.reduction import Reduction, cds_column_name
 from ladm.settings.common import DType
@@ -58,6 +58,22 @@ class RunIdentity:
     @property
     def num_rows(self) -> int:
         return int(self.content["data"]["rows"])
+
+    @property
+    def part(self) -> dict[str, int] | None:
+        """Of what `ladm rescore --so-far` made: how many `rows` of its data it has, in how many `units`. None: all."""
+        return cast(dict[str, int] | None, self.content.get("part"))
+
+    @property
+    def num_results(self) -> int:
+        """The rows that have a score, or a reason why not, once the run is finished."""
+        return self.num_rows if self.part is None else self.part["rows"]
+
+    @property
+    def rows_in_words(self) -> str:
+        """`40 rows`, or of those so far `24 of 40 rows`."""
+        before = "" if self.num_results == self.num_rows else f"{self.num_results:,} of "
+        return f"{before}{count_of(self.num_rows, 'row')}"
 
     @property
     def unit_rows(self) -> int:
@@ -213,4 +229,5 @@ class RunIdentity:
 
     def for_manifest(self) -> dict[str, Any]:
         """The part of it that the manifest of a subset repeats."""
-        return {name: self.content[name] for name in MANIFEST_FIELDS} | {"signals": self.signals}
+        part = {} if self.part is None else {"part": self.part}
+        return {name: self.content[name] for name in MANIFEST_FIELDS} | {"signals": self.signals} | part

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from ladm.errors import LadmError
+from ladm.errors import LadmError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import PROGRESS
 from ladm.runs.layout import (
@@ -55,13 +57,34 @@ def forget_errors(run: Run) -> int:
         removed += len(records) - len(scored)
         # Results first, then the open unit, the sealed one last. After a crash in between, either nothing of the unit
         # has changed, or both files exist and the sealed one counts: it still has its errors, to be removed next time.
-        _remove(run.folder, *RESULT_FILES)
+        forget_results(run.folder)
         write_whole(run.open_path(unit), [encode_line(record) for record in scored])
         if unit.number not in unsealed:
             with io_errors(path, "remove"):
                 path.unlink()
                 sync_folder(path.parent)
     return removed
+
+
+def forget_results(folder: Path) -> None:
+    """Remove the result files of a run: without them it is not finished."""
+    _remove(folder, *RESULT_FILES)
+
+
+@contextlib.contextmanager
+def undone_on_error(run: Run) -> Iterator[None]:
+    """Writes the results of a run that has no units: after an error nothing is left of one that was not finished."""
+    was_finished = run.is_finished
+    try:
+        yield
+    except Exception:
+        # Without results the identity would only stand in the way of the next attempt. The results go first: of a
+        # folder that has some and no identity, nobody would know whose they are.
+        if not was_finished:
+            with contextlib.suppress(StorageError):
+                forget_results(run.folder)
+                run.forget_if_empty()
+        raise
 
 
 def delete_run(folder: Path) -> None:

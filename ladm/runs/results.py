@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -50,7 +51,9 @@ def require_finished(run: Run) -> None:
         missing = 0 if rescored else len(run.unsealed())
         absent = [name for name in sorted(RESULT_FILES) if not (run.folder / name).exists()]
         what = f"{missing} of {len(run.units)} units are missing" if missing else f"{' and '.join(absent)} missing"
-        raise IncompleteError(f"{run.folder} is not finished: {what}; run the same {command} command again")
+        look = shlex.join(["ladm", "rescore", str(run.folder), "--so-far", "-o", "RUN2"])
+        so_far = f"; to look at the rows so far: {look}" if 0 < missing < len(run.units) else ""
+        raise IncompleteError(f"{run.folder} is not finished: {what}; run the same {command} command again{so_far}")
 
 
 def require_scored(summary: Summary, folder: Path | str) -> None:

@@ -46,13 +46,16 @@ def require_rows_of(run: Run, rows: Rows) -> None:
 
 
 def partial_coverage(run: Run, name: str | None = None) -> str | None:
-    """A line to print where a run scored only the first of its rows, as `--limit` makes it.
+    """A line to print where a run has only the first of its rows, as `--limit` makes it, or only those so far.
 
     `name` as for `rows_of_run`. None: it scored all that are there, or there is no such folder on this machine.
     """
-    place = name or str(run.identity.about.get("rows", ""))
-    total = _rows_in(place)
-    if total is None or total <= run.num_rows:
+    place, scored = name or str(run.identity.about.get("rows", "")), run.identity.num_results
+    total = max(_rows_in(place) or 0, run.num_rows)
+    if scored < run.num_rows:
+        line = partial_coverage_line(scored, total, are_first=False)
+        return f"{line} so far; once there are more, rescore {run.identity.about['rescored_from']} again"
+    if total == run.num_rows:
         return None
     if run.identity.is_rescored:
         remedy = "score the others in the run that it was made from, and rescore that"
@@ -60,12 +63,12 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
         remedy = "to add others, run ladm run with a greater --limit"
     else:
         remedy = "to add the others, run ladm score without --limit"
-    return f"{partial_coverage_line(run.num_rows, total)}; {remedy}"
+    return f"{partial_coverage_line(scored, total, are_first=True)}; {remedy}"
 
 
-def partial_coverage_line(scored: int, total: int) -> str:
-    """Says that only the first `scored` of `total` rows went through `ladm score`."""
-    return f"{ONLY_FIRST}{scored:,} of {total:,} rows were scored"
+def partial_coverage_line(scored: int, total: int, *, are_first: bool) -> str:
+    """Says that only `scored` of `total` rows went through `ladm score`; `are_first`: those that come first."""
+    return f"{ONLY_FIRST if are_first else 'only '}{scored:,} of {total:,} rows were scored"
 
 
 def _rows_in(place: str) -> int | None:

@@ -59,9 +59,10 @@ def status(run: Run) -> Status:
     if run.identity.is_rescored:
         # Without a look at its units: it has none, and a copy of it may lack even their folder.
         of_lines = Counter(line["error_type"] for line in error_lines(run.folder))
+        part = run.identity.part
         return Status(
-            finished=True, units=units, sealed=units, rows=run.num_rows, done=run.num_rows, errors=of_lines,
-            partial=partial,
+            finished=True, units=units, sealed=units if part is None else part["units"], rows=run.num_rows,
+            done=run.identity.num_results, errors=of_lines, partial=partial,
         )  # fmt: skip
     waiting = len(run.unsealed())
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.

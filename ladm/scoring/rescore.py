@@ -6,7 +6,6 @@ numbers, so that the run's own reduction gives its own scores to the last bit.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -26,7 +25,8 @@ from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.columns.sink_layers import describe_layers
 from ladm.runs.derived_identity import rescored_identity
 from ladm.runs.folder import Run, require_own_or_empty
-from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SIGNALS, SORTED_FILE
+from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
+from ladm.runs.reset import undone_on_error
 from ladm.runs.results import (
     lists_as_matrix,
     open_scores,
@@ -40,6 +40,7 @@ from ladm.runs.results import (
 from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
 from ladm.scoring.requested_reduction import requested_reduction, stored_column
 from ladm.scoring.result import ScoreResult
+from ladm.scoring.so_far import REMEDY, keep_so_far
 from ladm.settings.layers import AFTER_SINKS
 from ladm.settings.profiles import read_profile
 from ladm.settings.runs import RescoreSettings
@@ -57,8 +58,10 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
 
     `echo` is called with the layers that a word such as `after-sinks` or `robust` stands for, and with warnings.
     Raises UsageError for a layer that the run does not have, and LadmError when no row has a score, the run did not
-    store what is needed, or a profile is for another model or method.
+    store what is needed, or a profile is for another model or method. With `settings.so_far` as `keep_so_far`.
     """
+    if settings.so_far:
+        return keep_so_far(settings, echo=echo)
     run, output = Run.open(settings.run), Path(settings.output)
     require_finished(run)
     require_any_score(run)
@@ -68,22 +71,12 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
     with locked(output):
-        rescored = Run.create_or_resume(output, identity, remedy="give what it was started with, or another --output")
+        rescored = Run.create_or_resume(output, identity, remedy=REMEDY)
         already_finished = rescored.is_finished
-        try:
-            with sorting(output) as staged:
-                _stage(run, reduction, stored_column(run, reduction, ablation), staged)
-                write_whole(output / ERRORS_FILE, _errors_of(run.folder))
-                write_sorted(output, staged)
-        except Exception:
-            # Without results the identity would only stand in the way of the next attempt. The results go first: of a
-            # folder that has some and no identity, nobody would know whose they are.
-            if not rescored.is_finished:
-                with contextlib.suppress(OSError):
-                    for name in RESULT_FILES:
-                        (output / name).unlink(missing_ok=True)
-                    rescored.forget_if_empty()
-            raise
+        with undone_on_error(rescored), sorting(output) as staged:
+            _stage(run, reduction, stored_column(run, reduction, ablation), staged)
+            write_whole(output / ERRORS_FILE, _errors_of(run.folder))
+            write_sorted(output, staged)
         if settings.layers == AFTER_SINKS or settings.score is not None:
             echo(describe_layers(run, reduction.layers, after_sinks=settings.layers == AFTER_SINKS))
         _warn_about_length(settings, run, echo)

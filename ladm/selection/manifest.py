@@ -130,8 +130,10 @@ class Manifest:
         """A line to print where the runs had only the first of their rows."""
         if not self.unscored_rows:
             return None
-        scored = sum(run["data"]["rows"] for run in (self.run, *self.other_runs))
-        return partial_coverage_line(scored, scored + self.unscored_rows)
+        runs = (self.run, *self.other_runs)
+        scored = sum(run.get("part", run["data"])["rows"] for run in runs)
+        are_first = not any("part" in run for run in runs)
+        return partial_coverage_line(scored, scored + self.unscored_rows, are_first=are_first)
 
     @property
     def is_cut(self) -> bool:

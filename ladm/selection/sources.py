@@ -122,7 +122,7 @@ def _require_same_copy_layers(runs: Sequence[Run]) -> None:
 
 def _compared(run: Run, columns: Sequence[str]) -> dict[str, Any]:
     """What two runs must have in common: all that a manifest repeats but the data, and of signals those in use."""
-    content = {name: value for name, value in run.identity.for_manifest().items() if name != "data"}
+    content = {name: value for name, value in run.identity.for_manifest().items() if name not in ("data", "part")}
     unused = NOT_COMPARED if "score" in columns else (*NOT_COMPARED, *OF_THE_SCORE)
     settings = {name: value for name, value in content["settings"].items() if name not in unused}
     if "score" not in columns:

@@ -50,6 +50,9 @@ class RescoreSettings(Settings):
 
     run: str = run_setting()
     output: str = output_setting("Folder for the new run.", metavar="RUN2")
+    so_far: bool = setting(
+        False, "Keep the score of RUN, which is not finished, and have only the rows whose units are complete."
+    )
     score: str | None = setting(
         None, "released, paper or robust, as in ladm score; or a .yaml file, as with --profile.", metavar="SCORE",
         unset="none",
@@ -64,6 +67,11 @@ class RescoreSettings(Settings):
     )  # fmt: skip
 
     def check_together(self) -> None:
+        if self.so_far:
+            for name in ("score", "profile", "reduce", "layers"):
+                if getattr(self, name) is not None:
+                    raise UsageError(f"--so-far keeps the score of RUN; leave --{name} out, and rescore what it makes")
+            return
         if self.layers != AFTER_SINKS:
             parse_layers(self.layers)
         if self.score is not None and self.profile is not None:

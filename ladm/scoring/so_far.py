@@ -1,0 +1,86 @@
+"""A run that is not finished -> a finished run of the rows that it has so far, in a folder of its own. No torch.
+
+Only sealed units are read, without a lock, so that launches on any machine may go on scoring meanwhile. They may lie
+anywhere in the data, because launches that share a run begin at different places. So what is made has the data of the
+run, and `part` in its identity says how much of it: every row keeps its position, and no row has to be read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ladm.errors import IncompleteError, LadmError, UsageError
+from ladm.progress import Echo
+from ladm.runs.derived_identity import identity_so_far
+from ladm.runs.finish import write_results
+from ladm.runs.folder import Run, Unit, require_own_or_empty
+from ladm.runs.identity import RunIdentity
+from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.reset import forget_results, undone_on_error
+from ladm.runs.results import summarise
+from ladm.runs.rows_of_run import partial_coverage
+from ladm.runs.status import require_whole_if_rescored
+from ladm.scoring.result import ScoreResult
+from ladm.settings.runs import RescoreSettings
+from ladm.storage.files import write_whole
+from ladm.storage.json_object import json_with_checksum
+from ladm.storage.locks import locked
+
+REMEDY = "give what it was started with, or another --output"
+
+
+def keep_so_far(settings: RescoreSettings, *, echo: Echo) -> ScoreResult:
+    """Make a finished run of the sealed units of `settings.run`, or bring an earlier one up to date.
+
+    `echo` is called with a warning of how many rows are missing. Raises IncompleteError where no unit is sealed,
+    UsageError where the output is the run, StorageError for a damaged unit, and LadmError for a finished run, for an
+    output of another run, and where the run is started again meanwhile.
+    """
+    run, output = Run.open(settings.run), Path(settings.output)
+    units = _sealed_units(run)
+    if output.resolve() == run.folder.resolve():
+        raise UsageError(f"--output {output} is RUN itself; give another folder")
+    require_own_or_empty(output)
+    rows = sum(unit.stop - unit.start for unit in units)
+    identity = identity_so_far(run.identity, rows=rows, units=len(units), source=str(run.folder))
+    with locked(output):
+        _forget_earlier(output, identity)
+        made = Run.create_or_resume(output, identity, remedy=REMEDY)
+        with undone_on_error(made):
+            write_results(run, units, output)
+            # Units of both would be rows that no run has.
+            if Run.read(run.folder).identity != run.identity:
+                raise LadmError(f"{run.folder} was started with something else meanwhile; run the same command again")
+        partial = partial_coverage(made)
+        if partial is not None:
+            echo(f"warning   {partial}")
+        return ScoreResult(run=made, summary=summarise(made))
+
+
+def _sealed_units(run: Run) -> list[Unit]:
+    """The units of which every row is stored by now. Raises as `keep_so_far`."""
+    require_whole_if_rescored(run)
+    if run.is_finished:
+        has = f"is finished, and has {'' if run.identity.num_results < run.num_rows else 'all '}"
+        raise LadmError(
+            f"{run.folder} {has}{run.identity.rows_in_words}; leave --so-far out, or read {run.folder} itself"
+        )
+    waiting = {unit.number for unit in run.unsealed()}
+    units = [unit for unit in run.units if unit.number not in waiting]
+    if not units:
+        raise IncompleteError(
+            f"{run.folder} has no unit of {run.unit_rows} rows whose rows are all there; see ladm status {run.folder}"
+        )
+    return units
+
+
+def _forget_earlier(output: Path, identity: RunIdentity) -> None:
+    """Give what was made of the same run before, whether it was finished or not, the new identity, without results."""
+    if not (output / IDENTITY_FILE).is_file():
+        return
+    had = Run.read(output).identity
+    new = {name: identity.content[name] for name in ("part", "about")}
+    if had.part is not None and had.content | new == identity.content:
+        # The results first: stopped in between it is not finished, and the same command makes it again.
+        forget_results(output)
+        write_whole(output / IDENTITY_FILE, [json_with_checksum(identity.content)])
