@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -44,7 +45,7 @@ def rows(scored: Path) -> str:
 
 @pytest.fixture
 def run(scored: Path, tmp_path: Path) -> Path:
-    """A finished run, which each test takes apart as it needs it."""
+    """A finished run, for `unfinish`."""
     return Path(shutil.copytree(scored / "run", tmp_path / "run"))
 
 
@@ -139,8 +140,9 @@ def test_nothing_to_see_is_one_line(ladm: Command, run: Path, tmp_path: Path) ->
     unfinish(run, 0, 1, 2)
     result = ladm("rescore", run, "--so-far", "-o", tmp_path / "part")
     assert (result.exit_code, result.stderr) == (
-        3, f"ladm: {run} has no unit of 16 rows whose rows are all there; see ladm status {run}\n",
-    )  # fmt: skip
+        3,
+        f"ladm: {run} has no rows to show: no unit of 16 rows is complete yet; for its progress: ladm status {run}\n",
+    )
     assert not (tmp_path / "part").exists()
 
 
@@ -326,7 +328,7 @@ def test_an_output_of_another_run_is_refused(ladm: Command, rows: str, run: Path
     assert results(part) == before
 
 
-def test_a_part_can_be_rescored_and_joined(ladm: Command, rows: str, run: Path, tmp_path: Path) -> None:
+def test_a_part_can_be_rescored_and_joined(ladm: Command, run: Path, tmp_path: Path) -> None:
     part, robust = tmp_path / "part", tmp_path / "robust"
     again = ladm("rescore", run, "--score", "robust", "-o", tmp_path / "whole")
     assert again.exit_code == 0
@@ -347,14 +349,36 @@ def test_a_part_can_be_rescored_and_joined(ladm: Command, rows: str, run: Path, 
         "select", full, "--join", f"part={part}", "--by", "part.score", "--top", "100%", "-o", tmp_path / "subset"
     )
     assert "not selectable without a value of part.score: 15" in selected.stdout
-    # Two parts of different rows, at different times, are alike.
-    assert ladm("annotate", part, "--rows", rows).exit_code == 0
-    assert ladm("top", part, "--by", "gzip_ratio").exit_code == 0
     seal(run, 1)
     so_far(ladm, run, part)
-    assert ladm("top", part, "--by", "gzip_ratio").exit_code == 0
     result = ladm("rescore", part, "--score", "robust", "-o", robust)
     assert result.stderr.startswith(f"ladm: {robust} was started with something else (the rows so far); give ")
+
+
+def test_statistics_added_to_a_part_are_those_of_all_rows(ladm: Command, rows: str, run: Path, tmp_path: Path) -> None:
+    part, counts = tmp_path / "part", tmp_path / "counts.npy"
+    np.save(counts, np.arange(1, 1 + len(np.load(run / "unigrams.npy"))))
+    unfinish(run, 1)
+    so_far(ladm, run, part)
+    assert ladm("annotate", part, "--unigrams", counts).exit_code == 0
+    before = ladm("top", part, "--by", "far_rare").stdout
+    assert len(before.splitlines()) > 5
+    assert ladm("verify", part).exit_code == 0
+    seal(run, 1)
+    so_far(ladm, run, part)
+    assert ladm("verify", part).exit_code == 0
+    assert ladm("select", part, "--by", "far_rare", "--top", "50%", "-o", tmp_path / "subset").exit_code == 0
+    # The model would read all rows, for those so far alone.
+    unfinish(run, 1)
+    so_far(ladm, run, part)
+    for signals in ("longattn", "cds,text,longattn"):
+        result = ladm("score", rows, *SMALL, "--signals", signals, "-o", part)
+        assert (result.exit_code, result.stderr) == (
+            1,
+            f"ladm: {part} has 24 of 40 rows, those so far of another run; add longattn to that one once it is "
+            "finished\n",
+        )
+    assert not (part / "signals/longattn").exists()
 
 
 def test_parts_of_two_runs_are_ranked_together(

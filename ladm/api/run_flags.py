@@ -15,6 +15,7 @@ from ladm.api.keywords import AnyPath
 class RescoreFlags(TypedDict, total=False):
     """Of `rescore`."""
 
+    so_far: bool | None
     score: AnyPath | None
     profile: AnyPath | None
     reduce: Literal["mean", "median", "geometric"] | None

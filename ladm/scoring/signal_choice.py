@@ -97,6 +97,12 @@ def _choose(settings: ScoreSettings) -> SignalChoice:
     added = _without(requested, has)
     if CDS in added:
         raise LadmError(f"{run.folder} was scored without cds, which cannot be added to a run; give another --output")
+    if added and run.identity.part is not None:
+        # They would be computed of all its rows, for days, for the sake of those that are there.
+        raise LadmError(
+            f"{run.folder} has {run.identity.rows_in_words}, those so far of another run; add {', '.join(added)} to "
+            "that one once it is finished"
+        )
     return SignalChoice(own=has, added=added, only_adds=CDS in has and CDS not in requested)
 
 

@@ -7,6 +7,7 @@ run, and `part` in its identity says how much of it: every row keeps its positio
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ladm.errors import IncompleteError, LadmError, UsageError
@@ -69,7 +70,8 @@ def _sealed_units(run: Run) -> list[Unit]:
     units = [unit for unit in run.units if unit.number not in waiting]
     if not units:
         raise IncompleteError(
-            f"{run.folder} has no unit of {run.unit_rows} rows whose rows are all there; see ladm status {run.folder}"
+            f"{run.folder} has no rows to show: no unit of {run.unit_rows} rows is complete yet; for its progress: "
+            + shlex.join(["ladm", "status", str(run.folder)])
         )
     return units
 
