@@ -27,6 +27,7 @@ from click.testing import CliRunner, Result
 from interruptions import MODES, Stopped, interrupting
 
 from ladm.cli.main import main
+from ladm.runs.layout import RESULT_FILES
 
 OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncate", "mkdir", "rmdir")
 # Each of one name, so that they never become more.
@@ -68,6 +69,9 @@ COMMANDS = {
         words=("select", "{w}/run", "--tokens", "1k", "--format", "parquet", "-o", "{w}/new"), writes=("new/**/*",)
     ),
     "rescore": Command(words=("rescore", "{w}/run", "--reduce", "median", "-o", "{w}/new"), writes=("new/**/*",)),
+    "rescore --so-far": Command(
+        words=("rescore", "{w}/unfinished", "--so-far", "-o", "{w}/so-far"), writes=("so-far/**/*",)
+    ),
     "report": Command(words=("report", "{w}/run", "--subset", "{w}/subset"), writes=("run/**/*",)),
     "annotate": Command(words=("annotate", "{w}/cds", "--num-proc", "1"), writes=("cds/**/*",)),
     "compare": Command(words=("compare", "{w}/run", "-o", "{w}/page.html"), writes=("page.html",)),
@@ -118,6 +122,18 @@ def build_world(folder: Path, model: Path) -> None:
     ):
         done = Command(words=words, writes=()).run(folder)
         assert done.exit_code == 0, done.output
+    _add_unfinished(folder)
+
+
+def _add_unfinished(folder: Path) -> None:
+    """A run that lacks a unit, and what was made of it when it had only one."""
+    unfinished = Path(shutil.copytree(folder / "run", folder / "unfinished"))
+    for name in RESULT_FILES:
+        (unfinished / name).unlink()
+    (unfinished / "units/000000.jsonl").unlink()
+    later = (unfinished / "units/000002.jsonl").rename(folder / "later")
+    assert COMMANDS["rescore --so-far"].run(folder).exit_code == 0
+    later.rename(unfinished / "units/000002.jsonl")
 
 
 @contextlib.contextmanager

@@ -451,6 +451,9 @@ def test_a_part_with_fewer_results_than_it_says_is_damaged(ladm: Command, run: P
     result = ladm("verify", part)
     assert result.exit_code == 74
     assert f"{part}: 31 scores and 1 error are not 24 rows" in result.stdout
+    for broken in (7, {"rows": 24}, {"rows": "x", "units": 2}):
+        (part / "run.json").write_text(json.dumps(identity | {"part": broken}))
+        assert ladm("top", part).stderr.startswith(f"ladm: {part}/run.json is damaged: not a run's identity")
 
 
 def test_in_python(run: Path, tmp_path: Path) -> None:

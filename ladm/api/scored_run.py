@@ -74,8 +74,9 @@ class ScoredRun(RunReader):
     def rescore(self, *, output: AnyPath, **settings: Unpack[RescoreFlags]) -> ScoredRun:
         """Combine the stored layers into another score, as `ladm rescore` does, in the folder `output`; no model runs.
 
-        `settings`: the flags of the command, such as `score="robust"`, `reduce="median"` or `layers="0-10"`.
-        Raises LadmError for an unfinished run, and for a score that needs what the run did not store.
+        `settings`: the flags of the command, such as `score="robust"`, `reduce="median"` or `layers="0-10"`; with
+        `so_far=True`, and no other, the rows so far of a run that is not finished, with its score.
+        Raises LadmError for an unfinished run without `so_far`, and for a score that needs what the run did not store.
         """
         from ladm.settings.runs import RescoreSettings
 

@@ -48,6 +48,7 @@ class Run:
         self.folder = folder
         self.identity = identity
         self.num_rows = identity.num_rows
+        self.num_results = identity.num_results
         self.unit_rows = identity.unit_rows
 
     @classmethod

@@ -62,7 +62,8 @@ class RunIdentity:
     @property
     def part(self) -> dict[str, int] | None:
         """Of what `ladm rescore --so-far` made: how many `rows` of its data it has, in how many `units`. None: all."""
-        return cast(dict[str, int] | None, self.content.get("part"))
+        found = self.content.get("part")
+        return None if found is None else {name: int(found[name]) for name in ("rows", "units")}
 
     @property
     def num_results(self) -> int:

@@ -50,7 +50,7 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
 
     `name` as for `rows_of_run`. None: it scored all that are there, or there is no such folder on this machine.
     """
-    place, scored = name or str(run.identity.about.get("rows", "")), run.identity.num_results
+    place, scored = name or str(run.identity.about.get("rows", "")), run.num_results
     total = max(_rows_in(place) or 0, run.num_rows)
     if scored < run.num_rows:
         line = partial_coverage_line(scored, total, are_first=False)

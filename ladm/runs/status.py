@@ -62,7 +62,7 @@ def status(run: Run) -> Status:
         part = run.identity.part
         return Status(
             finished=True, units=units, sealed=units if part is None else part["units"], rows=run.num_rows,
-            done=run.identity.num_results, errors=of_lines, partial=partial,
+            done=run.num_results, errors=of_lines, partial=partial,
         )  # fmt: skip
     waiting = len(run.unsealed())
     # The times at which units were sealed are those of their files: nothing else has to be written for the rate.

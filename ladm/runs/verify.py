@@ -124,10 +124,9 @@ def _verify_results(run: Run, held: UnitDigests | None) -> Iterator[Problem]:
         yield Problem(f"{run.folder / PARQUET_FILE} is not in order")
     if ranking.has_duplicates:
         yield Problem(f"{run.folder / PARQUET_FILE} has a row twice")
-    expected = run.identity.num_results
-    if ranking.num_rows + num_errors != expected:
+    if ranking.num_rows + num_errors != run.num_results:
         found = f"{count_of(ranking.num_rows, 'score')} and {count_of(num_errors, 'error')}"
-        yield Problem(f"{run.folder}: {found} are not {count_of(expected, 'row')}")
+        yield Problem(f"{run.folder}: {found} are not {count_of(run.num_results, 'row')}")
     try:
         problem = _first_difference(run.folder, names, held)
     except LadmError as error:

@@ -62,7 +62,7 @@ def _sealed_units(run: Run) -> list[Unit]:
     """The units of which every row is stored by now. Raises as `keep_so_far`."""
     require_whole_if_rescored(run)
     if run.is_finished:
-        has = f"is finished, and has {'' if run.identity.num_results < run.num_rows else 'all '}"
+        has = f"is finished, and has {'' if run.num_results < run.num_rows else 'all '}"
         raise LadmError(
             f"{run.folder} {has}{run.identity.rows_in_words}; leave --so-far out, or read {run.folder} itself"
         )

@@ -76,7 +76,7 @@ def provenance_of(
         "excluded_domains": candidates.inclusion.domains,
         "id_lists": candidates.inclusion.id_lists,
         "outside_only_ids": candidates.inclusion.outside_only_ids,
-        "unscored_rows": sum(source.rows.total - source.run.identity.num_results for source in sources),
+        "unscored_rows": sum(source.rows.total - source.run.num_results for source in sources),
         "run": first,
         "other_runs": others,
         "joined_runs": sources[0].columns.for_manifest(used),

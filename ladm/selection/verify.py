@@ -72,7 +72,7 @@ def _verify_run(run: Run, *, deep: bool) -> Verification:
     part = run.identity.part
     parts = f"{run.identity.rows_in_words}, {count_of(part['units'] if part else len(run.units), 'unit')}"
     return Verification(
-        folder=run.folder, kind=RUN, rows=run.identity.num_results, problems=problems, finished=run.is_finished,
+        folder=run.folder, kind=RUN, rows=run.num_results, problems=problems, finished=run.is_finished,
         sound=[_sound(run.folder, parts)] if run.is_finished and not problems else [],
     )  # fmt: skip
 
