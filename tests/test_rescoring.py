@@ -138,7 +138,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
     ):  # fmt: skip
         result = ladm("rescore", *arguments)
         assert (result.exit_code, result.stderr) == (code, f"ladm: {message}\n")
-        assert not (tmp_path / "out" / "run.json").exists()
+        assert not (tmp_path / "out").exists()
     assert ladm("rescore", run, *out, "--reduce", "median").exit_code == 0
     result = ladm("rescore", run, *out, "--reduce", "geometric")
     assert (result.exit_code, result.stderr.splitlines()[0]) == (

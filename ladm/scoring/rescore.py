@@ -67,6 +67,8 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
     require_any_score(run)
     require_own_or_empty(output)
     reduction, ablation = requested_reduction(settings, run)
+    # Before the folder is made: a score that cannot be computed leaves nothing behind.
+    column = stored_column(run, reduction, ablation)
     identity = rescored_identity(
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
@@ -74,7 +76,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
         rescored = Run.create_or_resume(output, identity, remedy=REMEDY)
         already_finished = rescored.is_finished
         with undone_on_error(rescored), sorting(output) as staged:
-            _stage(run, reduction, stored_column(run, reduction, ablation), staged)
+            _stage(run, reduction, column, staged)
             write_whole(output / ERRORS_FILE, _errors_of(run.folder))
             write_sorted(output, staged)
         if settings.layers == AFTER_SINKS or settings.score is not None:
