@@ -238,6 +238,22 @@ def test_values_hold_behind_excluded_domains(ladm: Command, scored: tuple[str, P
     assert (found["positions"], found["guards"][0]["without_value"]) == ([1, 7], 1)
 
 
+def test_a_domain_of_which_the_guards_drop_every_document_is_named(ladm: Command, scored: tuple[str, Path]) -> None:
+    def warnings(*flags: str) -> list[str]:
+        result = ladm("select", scored[1], "--documents", "2", "--dry-run", *flags)
+        assert result.exit_code == 0, result.output
+        return [line for line in result.stderr.splitlines() if line.startswith("warning")]
+
+    # The documents of domain 1 alone have it.
+    line = "warning   --within drops every document of domain 0; the budget goes to other domains (docs/selection.md)"
+    assert warnings("--within", "rows.meta.licence:mit") == [line]
+    assert warnings("--within", "rows.meta.licence:mit", "--exclude-domain", "domain 0") == []
+    assert warnings("--within", "rows.lang:en,de") == []
+    # The warning about weights says it there.
+    (weights,) = warnings("--within", "rows.meta.licence:mit", "--quota", "{domain 0: 1, domain 1: 1}")
+    assert weights.startswith("warning   the weights of --quota are not met: no document can be selected of domain 0, ")
+
+
 # What is refused
 
 

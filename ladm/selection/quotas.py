@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -188,6 +188,21 @@ def unused_weights_warning(
         f"the weights of --quota are not met: no document can be selected of {listed(unused, most=MOST_NAMES)}, "
         "because none has a score, or all are left out, as by --within, a list of ids, --max-per or as copies; the "
         "budget goes to other domains"
+    )
+
+
+def emptied_domains_warning(domains: Domains, quota: str, dropped: Iterable[Collection[str]]) -> str | None:
+    """Which domains had documents until the guards dropped all of them; None where every domain has some left.
+
+    `domains` are those of the pool; `dropped`: for each guard, the domains of which it dropped documents. With weights
+    `unused_weights_warning` names the domains.
+    """
+    emptied = sorted({name for names in dropped for name in names} - set(domains))
+    if not emptied or has_weights(quota):
+        return None
+    return (
+        f"--within drops every document of {listed(emptied, most=MOST_NAMES)}; the budget goes to other domains "
+        "(docs/selection.md)"
     )
 
 

@@ -23,6 +23,7 @@ from ladm.selection.profile_band import length_warnings
 from ladm.selection.quotas import (
     domain_shares,
     domains_of_weight_0,
+    emptied_domains_warning,
     has_weights,
     requested_quota,
     spelled_weights,
@@ -123,6 +124,7 @@ def _choose(
         echo,
         unknown_domains_warning(quota, codes.names, excluded=settings.exclude_domains),
         unused_weights_warning(ranked, quota, codes.names, excluded=settings.exclude_domains),
+        emptied_domains_warning(ranked, quota, [guard.dropped for guard in candidates.guards]),
     )
     # A domain without a share (a weight of 0) is named in the manifest, and not part of the pool.
     domains = {name: domain for name, domain in ranked.items() if shares[name]}
