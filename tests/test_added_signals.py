@@ -254,7 +254,7 @@ def test_commands_that_need_cds_refuse_a_run_without(ladm: Command, rows: str, s
     assert ladm("score", rows, *small, "--signals", "text", "--output", run).exit_code == 0
     for command in (
         ("rescore", run, "--reduce", "median", "--output", tmp_path / "other"),
-        ("inspect", run, "--index", "0"),
+        ("inspect", run, "--id", "0"),
     ):
         result = ladm(*command)
         assert result.exit_code == 1, command

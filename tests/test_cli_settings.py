@@ -187,8 +187,8 @@ def test_a_key_is_a_flags_name_and_a_flag_beats_the_file(tmp_path: Path) -> None
     file.write_text("model: m\nrows: r\nwindows: [256, 64, 128, 64]\n")
     # The largest window is the last one, and was taken to be that of 128 tokens here.
     assert load_settings(PerplexitySettings, str(file), {}).windows == (64, 128, 256)
-    file.write_text("run: run\nindex: [4711, a]\n")
-    assert load_settings(InspectSettings, str(file), {}).index == ("4711", "a")
+    file.write_text("run: run\nid: [4711, a]\n")
+    assert load_settings(InspectSettings, str(file), {}).id == ("4711", "a")
     file.write_text("layers: 14\n")
     assert score_settings(str(file), {"rows": "r", "output": "o"}).layers == "14"
     for paper in ("paper", "toy", "published"):

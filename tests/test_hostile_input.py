@@ -219,7 +219,7 @@ def test_no_control_character_of_the_data_reaches_the_terminal(
         ("top", run, "--domain", NASTY), ("top", run, "--domain-key", f"x{NASTY}"), ("top", run, "--by", NASTY),
         ("select", run, "--domain-key", f"x{NASTY}", "--tokens", "1k", "--output", tmp_path / "x"),
         ("status", tmp_path / NASTY), ("score", tmp_path / NASTY, *SMALL, "--output", tmp_path / "y"),
-        ("score", rows, "--model", NASTY, "--output", tmp_path / "y"), ("inspect", run, "--index", NASTY),
+        ("score", rows, "--model", NASTY, "--output", tmp_path / "y"), ("inspect", run, "--id", NASTY),
     ):  # fmt: skip
         seen.append(ladm(*words))
         assert seen[-1].exit_code != 0, words

@@ -243,11 +243,11 @@ def test_a_file_is_read_as_it_was_written(ladm: Any, scored: Path, tmp_path: Pat
 
 
 def test_documents_are_chosen_by_their_index(ladm: Any, scored: Path) -> None:
-    assert ladm("inspect", scored, "--index", "4", "--index", "1").exit_code == 0
+    assert ladm("inspect", scored, "--id", "4", "--id", "1").exit_code == 0
     assert [one["index"] for one in inspected(scored)] == [1, 4]
-    result = ladm("inspect", scored, "--index", "4", "--index", "x")
+    result = ladm("inspect", scored, "--id", "4", "--id", "x")
     assert (result.exit_code, result.stderr) == (
-        1, f"ladm: no document of {scored} with the index or id 'x' has a score; ladm top {scored} shows ids, and its "
+        1, f"ladm: no document of {scored} with the id or index 'x' has a score; ladm top {scored} shows ids, and its "
         "errors.jsonl lists the rows without a score\n",
     )  # fmt: skip
 
@@ -263,10 +263,10 @@ def test_a_name_is_an_id_or_else_an_index(ladm: Any, save_rows: Any, golden: Any
     shown = {document.id for document in top_documents(TopSettings(run=str(run), number=9)).documents}
     assert shown == {"perl-5", "0", "twice", "#4"}
     for name, expected in cases:
-        chosen = choose_documents(Run.read(run), InspectSettings(run=str(run), index=(name,)))
+        chosen = choose_documents(Run.read(run), InspectSettings(run=str(run), id=(name,)))
         assert {document.index for document in chosen} == expected
     # The page has the id in the title of a document.
-    assert ladm("inspect", run, "--index", "perl-5").exit_code == ladm("report", run).exit_code == 0
+    assert ladm("inspect", run, "--id", "perl-5").exit_code == ladm("report", run).exit_code == 0
     assert re.search(r"<h3>Rank \d · <bdi>perl-5</bdi> · score ", (run / "report.html").read_text())
 
 
@@ -284,7 +284,7 @@ def test_a_window_is_named_as_ladm_top_shows_it(
     shown = top_documents(TopSettings(run=str(run.folder))).documents
     assert len({document.id for document in shown}) == 3
     for document in shown:
-        (chosen,) = choose_documents(run, InspectSettings(run=str(run.folder), index=(document.id,)))
+        (chosen,) = choose_documents(run, InspectSettings(run=str(run.folder), id=(document.id,)))
         assert chosen.position == document.position
 
 
@@ -434,7 +434,7 @@ def test_error_messages_of_inspect(ladm: Any, scored: Path, golden: Any, save_ro
     (tmp_path / "talking").rename(tmp_path / "walking")
     assert ladm("inspect", scored).stderr.endswith("; give its new path with --model\n")
     result = ladm("inspect", scored, "--top", "0")
-    assert (result.exit_code, result.stderr) == (2, "ladm: nothing to inspect: give --top, --bottom or --index\n")
+    assert (result.exit_code, result.stderr) == (2, "ladm: nothing to inspect: give --top, --bottom or --id\n")
     assert ladm("inspect", scored, "--bottom", "-1").stderr == "ladm: --bottom must be at least 0, not -1\n"
     (scored / "scores.parquet").unlink()
     assert ladm("inspect", scored).exit_code == 3

@@ -200,10 +200,10 @@ def test_a_run_that_is_not_finished_has_a_status_and_is_verified(save_rows: Any,
 def test_faults_of_the_methods_of_a_run(job: ladm.FinishedJob) -> None:
     faults: list[tuple[Callable[[], Any], str]] = [
         (lambda: job.run.rescore(output="o"), "nothing to change: give --score, --profile, --reduce or --layers"),
-        (lambda: job.run.rescore(output="o", run="x"), "rescore has no setting run; it has score, profile"),
+        (lambda: job.run.rescore(output="o", run="x"), "rescore has no setting run; it has so_far, score, profile"),
         (lambda: job.run.rescore(output="", score="robust"), "output must be a name or a path, not an empty text"),
         (lambda: job.run.annotate(rows="nothing"), "no such data set: nothing is neither"),
-        (lambda: job.run.inspect(index="nobody"), "no document of job/scores with the index or id 'nobody'"),
+        (lambda: job.run.inspect(id="nobody"), "no document of job/scores with the id or index 'nobody'"),
         (lambda: job.run.report(subset="corpus"), "corpus is not a subset of ladm select: it has no manifest.json"),
         (lambda: ladm.ScoredRun(Path("corpus")).report(), "corpus is not a run: it has no run.json"),
         (lambda: job.run.top(0), "--number must be at least 1"),

@@ -35,7 +35,7 @@ class InspectFlags(TypedDict, total=False):
 
     top: int | None
     bottom: int | None
-    index: str | int | Sequence[str | int] | None
+    id: str | int | Sequence[str | int] | None
     rows: AnyPath | None
     model: AnyPath | None
     device: str | None

@@ -107,7 +107,7 @@ class ScoredRun(RunReader):
     def inspect(self, *, progress: bool = False, **settings: Unpack[InspectFlags]) -> list[Path]:
         """Find out which pairs of spans some scores come from, as `ladm inspect` does; a file for each document.
 
-        `settings`: the flags of the command, such as `top=3` or `index="4711"`. The page of `report` shows the result.
+        `settings`: the flags of the command, such as `top=3` or `id="4711"`. The page of `report` shows the result.
         Raises LadmError for an unfinished run, a document without a score, and rows or a model that are not the run's.
         """
         from ladm.settings.runs import InspectSettings

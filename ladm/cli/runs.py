@@ -153,7 +153,7 @@ def annotate(settings: AnnotateSettings) -> None:
 @settings_command(
     InspectSettings,
     short_help="Where some documents' scores come from",
-    examples=("ladm inspect run", "ladm inspect run --top 10 --bottom 10", "ladm inspect run --index 4711"),
+    examples=("ladm inspect run", "ladm inspect run --top 10 --bottom 10", "ladm inspect run --id 4711"),
 )
 def inspect(settings: InspectSettings) -> None:
     """Find out where the scores of some documents of RUN come from, for ladm report to show.

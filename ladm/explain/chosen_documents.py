@@ -26,7 +26,7 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
     """
     column = _cds_column(run)
     naming = [name for name in ("id", "chunked_index") if name in columns_of(run.folder)]
-    names = set(settings.index)
+    names = set(settings.id)
     chosen: dict[int, ScoredDocument] = {}
     # Whether a name is an id is known at the end of the file only.
     by_id: dict[str, list[ScoredDocument]] = {}
@@ -55,7 +55,7 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
         named = by_id.get(name) or by_index.get(name)
         if not named:
             raise LadmError(
-                f"no document of {run.folder} with the index or id {name!r} has a score; ladm top {run.folder} shows "
+                f"no document of {run.folder} with the id or index {name!r} has a score; ladm top {run.folder} shows "
                 "ids, and its errors.jsonl lists the rows without a score"
             )
         chosen |= {document.rank: document for document in named}

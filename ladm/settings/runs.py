@@ -114,21 +114,21 @@ class InspectSettings(Settings):
 
     run: str = run_setting()
     top: int | None = setting(
-        None, "The N best documents.", section=DOCUMENTS, metavar="N", unset="3; 0 with --index", at_least=0
+        None, "The N best documents.", section=DOCUMENTS, metavar="N", unset="3; 0 with --id", at_least=0
     )
     bottom: int | None = setting(
         None,
         "The N worst documents.",
         section=DOCUMENTS,
         metavar="N",
-        unset="1; 0 with --top or --index",
+        unset="1; 0 with --top or --id",
         at_least=0,
     )
-    index: tuple[str, ...] = setting(
+    id: tuple[str, ...] = setting(
         (),
         "The document with this id, or else index; may be repeated.",
         section=DOCUMENTS,
-        metavar="INDEX|ID",
+        metavar="ID|INDEX",
         digits=True,
     )
     rows: str | None = setting(None, "The rows that RUN scored.", metavar="ROWS", unset="where RUN found them")
@@ -137,20 +137,20 @@ class InspectSettings(Settings):
     dtype: DType | None = dtype_setting(default=None, unset="as RUN")
 
     def check_together(self) -> None:
-        if not (self.first or self.last or self.index):
-            raise UsageError("nothing to inspect: give --top, --bottom or --index")
-        if self.first + self.last + len(self.index) > MOST_INSPECTED:
+        if not (self.first or self.last or self.id):
+            raise UsageError("nothing to inspect: give --top, --bottom or --id")
+        if self.first + self.last + len(self.id) > MOST_INSPECTED:
             raise UsageError(f"at most {MOST_INSPECTED} documents can be inspected at once; choose fewer")
 
     @property
     def first(self) -> int:
         """How many of the best documents."""
-        return self.top if self.top is not None else 0 if self.index else 3
+        return self.top if self.top is not None else 0 if self.id else 3
 
     @property
     def last(self) -> int:
         """How many of the worst documents."""
-        return self.bottom if self.bottom is not None else 0 if self.index or self.top is not None else 1
+        return self.bottom if self.bottom is not None else 0 if self.id or self.top is not None else 1
 
 
 def page_ranking(by: str, signals: Collection[str]) -> str:
