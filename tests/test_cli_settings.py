@@ -118,7 +118,7 @@ def test_no_suggestion_deletes_anything(tmp_path: Path) -> None:
          "'task'; it is a setting of ladm evaluate tasks, and a file has the settings of one command"),
         ("prepare d", "tasks: [short]", "'tasks'; all keys of the file are settings of ladm evaluate tasks"),
         ("prepare d", "select:\n  top: 50%", "'select'; a file has the settings of one command, without sections"),
-        ("select run", "rule: exact\noverwrite: true", "'overwrite'; the keys are run, rows, output, "),
+        ("prepare d", "windows: all\noverwrite: true", "'overwrite'; the keys are sources, tokenizer, output, "),
         ("select run", "qouta: tokens", "'qouta'; did you mean quota?"),
     ],
 )  # fmt: skip

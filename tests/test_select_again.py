@@ -102,7 +102,7 @@ def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[
     assert ladm(*command).exit_code == 0
     before = states(subset)
     other = ladm(*command, "--format", "jsonl")
-    refused = (1, f"ladm: {subset} exists already; give another --output\n")
+    refused = (1, f"ladm: {subset} exists already; give another --output, or --overwrite to replace the subset\n")
     assert (other.exit_code, other.stderr) == refused
     # The same words, and another score in the same place.
     assert ladm("rescore", scored[1], "--reduce", "median", "-o", tmp_path / "median").exit_code == 0
@@ -111,7 +111,7 @@ def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[
     changed = ladm(*command)
     message = (
         f"ladm: {subset} exists already: it was made from other data, or by another version of ladm; give another "
-        "--output\n"
+        "--output, or --overwrite to replace the subset\n"
     )
     assert (changed.exit_code, changed.stderr) == (1, message)
     assert states(subset) == before
@@ -152,3 +152,30 @@ def test_an_upload_that_failed_is_tried_again(
     assert made.manifest.taken_documents == 4
     assert uploads == [tmp_path / "subset"] * 2
     assert states(tmp_path / "subset") == before
+
+
+def test_overwrite_replaces_a_subset_and_nothing_else(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    subset, fresh = tmp_path / "subset", tmp_path / "fresh"
+    command = ("select", scored[1], "--documents")
+    assert ladm(*command, "4", "--format", "jsonl", "-o", subset).exit_code == 0
+    replaced = ladm(*command, "3", "-o", subset, "--overwrite")
+    assert replaced.exit_code == 0, replaced.output
+    assert "--overwrite" not in (subset / "manifest.json").read_text()
+    # As if nothing had been there, so that the command without the flag finds its own subset.
+    assert ladm(*command, "3", "-o", fresh).exit_code == 0
+    assert {path.name for path in subset.rglob("*")} == {path.name for path in fresh.rglob("*")}
+    assert (subset / "SHA256SUMS").read_bytes() == (fresh / "SHA256SUMS").read_bytes()
+    before = states(subset)
+    assert ladm(*command, "3", "-o", subset).exit_code == 0
+    assert states(subset) == before
+    # A budget that the pool does not have costs no subset.
+    assert ladm(*command, "4000", "-o", subset, "--overwrite").exit_code == 1
+    assert states(subset) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    refused = ladm(*command, "3", "-o", tmp_path / "other", "--overwrite")
+    message = f"ladm: {tmp_path / 'other'} exists already; give another --output\n"
+    assert (refused.exit_code, refused.stderr) == (1, message)
+    address = ladm(*command, "3", "--format", "jsonl", "-o", "memory://bucket/x", "--overwrite")
+    message = "ladm: --overwrite needs a folder of this machine, not an address; give another --output"
+    assert (address.exit_code, address.stderr.splitlines()[0]) == (2, message)

@@ -157,6 +157,7 @@ class SelectFlags(TypedDict, total=False):
     format: Literal["arrow", "parquet", "jsonl", "megatron", "npy"] | None
     keep_all: bool | None
     push: str | None
+    overwrite: bool | None
     dry_run: bool | None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ladm.runs.columns.added_signals import how_computed
@@ -83,7 +84,8 @@ def provenance_of(
         "joined_columns": _digests(sources),
         "joined_files": joined_files(sources[0].columns.files),
         "format": resolve_format(settings.format, push=settings.push),
-        "command": spell_command("select", settings),
+        # Without --overwrite: the subset is the same, whatever was there before.
+        "command": spell_command("select", replace(settings, overwrite=False)),
     }
 
 

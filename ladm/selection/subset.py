@@ -14,7 +14,7 @@ from ladm.selection.budget import Domains, SmallPoolError
 from ladm.selection.candidates import Candidates, find_candidates
 from ladm.selection.domain_codes import read_domains
 from ladm.selection.formats.content import AllRows
-from ladm.selection.formats.destination import Destination, destination
+from ladm.selection.formats.destination import Destination, LocalFolder, destination
 from ladm.selection.id_lists import IdList, match_checked, read_id_lists
 from ladm.selection.limits import limit_rows
 from ladm.selection.manifest import Manifest
@@ -179,6 +179,9 @@ def _copies_text(copies: int | None) -> str:
 
 def _place(settings: SelectSettings) -> tuple[Destination, bool]:
     """Where to write, and whether a subset of the same command is there. Raises LadmError for anything else there."""
+    if settings.overwrite:
+        folder = LocalFolder(Path(settings.output), replaces=True)
+        return folder, folder.require_free()
     place = destination(settings.output)
     # Stopped between the commit and its last line, a command finds its own subset when it is given again. From an
     # address nothing can be uploaded to the Hub.

@@ -91,9 +91,10 @@ def require_same_subset(
     with place.read_manifest() as there, (work / MANIFEST_FILE).open("rb") as own:
         is_same = all(a == b for a, b in zip_longest(there, own))
     if not is_same:
+        replacing = "" if "://" in place.name else ", or --overwrite to replace the subset"
         raise LadmError(
             f"{place.name} exists already: it was made from other data, or by another version of ladm; give another "
-            "--output"
+            f"--output{replacing}"
         )
     if not place.file_names() - {MANIFEST_FILE, CARD_FILE, CHECKSUM_FILE}:
         raise LadmError(

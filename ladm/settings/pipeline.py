@@ -28,7 +28,7 @@ _LEFT_OUT = {
     ScoreSettings: ("rows", "dry_run", "overwrite", "retry_errors", "limit", "shard", "allow_other_tokenizer"),
     # `profile` is that of the score, whose band `--within profile` finds in the run.
     # Nor is there another run of rows that the job makes itself.
-    SelectSettings: ("runs", "rows", "dry_run", "profile", "join"),
+    SelectSettings: ("runs", "rows", "overwrite", "dry_run", "profile", "join"),
 }
 
 

@@ -163,6 +163,9 @@ class SelectSettings(JoinSettings):
         metavar="ORG/NAME",
         unset="no upload",
     )
+    overwrite: bool = setting(
+        False, "Replace the subset that is there, once the new one is complete.", section=WRITING, destructive=True
+    )
     dry_run: bool = setting(False, "Show what would be selected; write nothing.")
 
     def check_together(self) -> None:
@@ -174,6 +177,8 @@ class SelectSettings(JoinSettings):
         if isinstance(self.tokens, str):
             parse_percent(self.tokens)
         check_subset(self.format, keep_all=self.keep_all, push=self.push)
+        if self.overwrite and "://" in self.output:
+            raise UsageError("--overwrite needs a folder of this machine, not an address; give another --output")
         # The datasets library writes this format alone; what goes to an address it writes to this machine first.
         if resolve_format(self.format, push=self.push) == "arrow" and "://" not in self.output:
             data_set_path(self.output)

@@ -90,10 +90,12 @@ class LocalFolder:
                 with self.read_manifest() as file:
                     if command_of(file) == unless:
                         return True
-            is_old = self._replaces and (self.path / MANIFEST_FILE).is_file()
+            is_subset = (self.path / MANIFEST_FILE).is_file()
+            is_old = self._replaces and is_subset
             is_taken = _is_there(self.path) and (not self.path.is_dir() or any(self.path.iterdir()))
         if is_taken and not is_old:
-            raise LadmError(f"{self.path} exists already; give another --output")
+            replacing = ", or --overwrite to replace the subset" if is_subset else ""
+            raise LadmError(f"{self.path} exists already; give another --output{replacing}")
         # "." has no name of its own: the system calls it busy, as it does a mount point.
         is_current = not self.path.name
         if is_current or os.path.ismount(self.path):
