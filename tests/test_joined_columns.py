@@ -356,6 +356,22 @@ def test_from_python(scored: tuple[str, Path], other: Path, tmp_path: Path) -> N
         run.scores(["x.score"])
 
 
+def test_texts_of_the_rows_from_python(scored: tuple[str, Path]) -> None:
+    run = front.open_run(scored[1])
+    names = ["position", "rows.date", "rows.stars", "rows.meta.pile_set_name", "rows.tags.toxic"]
+    table = run.scores(names)
+    assert table.column_names == names
+    for row in table.to_pylist():
+        k = row["position"]
+        assert row["rows.date"] == f"2024-01-0{k + 1}"
+        # Half of the stars are numbers, and so all are read as such.
+        assert row["rows.stars"] == 5 if k < 4 else math.isnan(row["rows.stars"])
+        assert row["rows.meta.pile_set_name"] == f"domain {k % 2}"
+        assert json.loads(row["rows.tags.toxic"]) == {"p": k / 8}
+    with pytest.raises(LadmError, match=rf"^no row of {scored[0]} has a value in meta\.nothing$"):
+        run.scores(["rows.meta.nothing"])
+
+
 def read_names(run: Path) -> list[str]:
     from ladm.runs.columns.by_name import column_names
 

@@ -102,7 +102,8 @@ class RunReader:
     ) -> pa.Table:
         """A table of the rows with a score, best first: all of `scores.parquet`, or one or several of `columns()`.
 
-        Columns of the rows are read from `rows`; None: from where the run found them. `join` is as in `columns`.
+        Columns of the rows, such as `rows.meta.url`, are read from `rows`; None: from where the run found them. One
+        without numbers has texts. `join` is as in `columns`.
         Text statistics that `annotate` computed again count where they are named; without names those of the run.
         Raises LadmError for an unfinished run, for a column that does not exist, and for rows or a run of other rows.
         """
@@ -110,6 +111,7 @@ class RunReader:
 
         from ladm.runs.columns.added_signals import replaced_columns
         from ladm.runs.columns.by_name import column_names
+        from ladm.runs.columns.row_texts import read_numbers_and_texts
         from ladm.runs.results import columns_of, read_scores, require_finished
         from ladm.settings.fields import nearest
 
@@ -130,7 +132,7 @@ class RunReader:
                 raise UsageError(f"{run.folder} has no column {name}{hint}")
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():
-            computed = _joined(run, rows, join).read(other)[1]
+            computed = read_numbers_and_texts(_joined(run, rows, join), other)
         table = read_scores(self.folder, [name for name in columns if name not in other])
         return pa.table({name: computed[name] if name in other else table[name] for name in columns})
 
