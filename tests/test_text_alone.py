@@ -38,6 +38,26 @@ def config(talking: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_command_that_names_other_signals_than_the_run(
+    ladm: Command, rows: str, config: Path, talking: Path, tmp_path: Path
+) -> None:
+    run, gain = tmp_path / "run", tmp_path / "gain"
+    # The run computes a signal of the model, which the command that adds the statistics does not name.
+    for signals in ("context-gain", "text", "text"):
+        result = ladm("score", rows, "--model", talking, "--signals", signals, "--limit", 4, "--output", gain)
+        assert result.exit_code == 0, result.stderr
+    assert (gain / "signals" / "text" / "scores.parquet").exists()
+    refused = ladm("score", rows, "--model", config, *TEXT, "--limit", 4, "--output", gain)
+    assert refused.stderr.splitlines()[-1] == f"ladm: {config}: no *.safetensors there"
+    # And without signals the command goes on with those of the run, here without the model.
+    assert ladm("score", rows, "--model", config, *TEXT, "--limit", 20, "--output", run).exit_code == 0
+    estimate = ladm("score", rows, "--model", config, "--dry-run", "--output", run, "--limit", 20)
+    assert (estimate.exit_code, "process" in estimate.stdout) == (0, True), estimate.stderr
+    grown = ladm("score", rows, "--model", config, "--output", run)
+    assert (grown.exit_code, Run.read(run).num_rows) == (0, 40), grown.stderr
+    assert not Run.read(run).identity.names_weights
+
+
 def test_a_model_without_weights(ladm: Command, rows: str, config: Path, talking: Path, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     result = ladm("score", rows, "--model", config, *TEXT, "--output", run)

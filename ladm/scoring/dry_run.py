@@ -79,7 +79,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
         passes.insert(0, choice.of_run(settings))
     if not passes:
         raise LadmError(f"{settings.output} has {settings.signals} already: nothing is left to score")
-    facts = model_facts(settings.model, runs=settings.runs_model)
+    facts = model_facts(settings.model, runs=choice.runs_model)
     bad = find_bad_ids(rows, lengths, vocab_size=facts.vocab_size)
     timed = [_time_pass(each, rows, facts, bad, echo=echo) for each in passes]
     first, devices = timed[0], timed[0].plan.hardware.devices
@@ -89,7 +89,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
         seconds_by_length={n: sum(each.seconds_of(n) for each in timed) for n in first.seconds},
         seconds=sum(count * each.seconds_of(n) for each in timed for n, count in each.scored.items()),
         devices=len(devices),
-        runs_model=settings.runs_model,
+        runs_model=choice.runs_model,
         memory_bytes=_peak_memory_bytes(devices[0]),
         # Every line is in a unit and again in sorted_by_score.jsonl; scores.parquet is smaller than either.
         result_bytes=int(sum(3 * each.line_bytes * sum(each.scored.values()) for each in timed)),

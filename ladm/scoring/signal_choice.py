@@ -24,6 +24,11 @@ class SignalChoice:
     only_adds: bool
     """The command says nothing about the run itself, which must be finished."""
 
+    @property
+    def runs_model(self) -> bool:
+        """Does any signal that is computed run the model? The run may have one that the command does not name."""
+        return any(signal != TEXT for signal in (*(() if self.only_adds else self.own), *self.added))
+
     def of_run(self, settings: ScoreSettings) -> ScoreSettings:
         """The settings of the run itself."""
         return replace(settings, signals=",".join(self.own))
