@@ -177,3 +177,13 @@ def test_the_weights_of_a_model_on_the_hub_are_not_fetched(config: Path, monkeyp
     with pytest.raises(Exception, match=r"no \*\.safetensors there"):
         model_files.model_folder("org/model")
     assert "*.safetensors" in wanted[1]
+
+
+def test_a_configuration_that_names_its_layers_otherwise(
+    ladm: Command, rows: str, config: Path, tmp_path: Path
+) -> None:
+    # As those of GPT-2 and GPT-J do, with other keys than most.
+    content = {"model_type": "gpt2", "vocab_size": 512, "n_layer": 2, "n_head": 2, "n_embd": 8}
+    (config / "config.json").write_text(json.dumps(content))
+    result = ladm("score", rows, "--model", config, *TEXT, "--limit", 4, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr

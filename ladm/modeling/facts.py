@@ -145,12 +145,13 @@ def _facts_without_model(name: str, folder: Path) -> ModelFacts | None:
     config = read_json_object(folder / "config.json")
     text = config.get("text_config", config)
     vocab_size = text.get("vocab_size") if isinstance(text, dict) else None
-    if type(vocab_size) is not int or vocab_size < 1:
+    num_layers = text.get("num_hidden_layers") if isinstance(text, dict) else None
+    # GPT-2 and others name them with keys of their own, which transformers knows.
+    if type(vocab_size) is not int or type(num_layers) is not int or min(vocab_size, num_layers) < 1:
         return None
-    num_layers = text.get("num_hidden_layers")
     return ModelFacts(
         name=name, folder=str(folder.absolute()), model_type=str(config.get("model_type")), vocab_size=vocab_size,
-        num_layers=num_layers if type(num_layers) is int else 0,
+        num_layers=num_layers,
         max_tokens=None, head_size=None, group_size=None, windowed=(),
     )  # fmt: skip
 
