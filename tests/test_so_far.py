@@ -419,6 +419,8 @@ def test_statistics_of_texts_alone(ladm: Command, rows: str, tmp_path: Path) -> 
     for command in (("top", part, "--by", "far_rare"), ("compare", part)):
         result = ladm(*command)
         assert result.exit_code == 0, result.output
+    # By which further runs are compared with it.
+    assert (part / "unigrams.npy").read_bytes() == (run / "unigrams.npy").read_bytes()
 
 
 def test_rows_without_a_score_alone(ladm: Command, save_rows: Any, golden: dict[str, Any], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ladm.errors import LackOfMemoryError, LadmError, StorageError, UsageError, 
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE, UNIGRAMS_FILE
 from ladm.settings.signals import TEXT
+from ladm.storage.files import io_errors, write_whole
 
 Counts = npt.NDArray[np.int64]
 # numpy parses the head of such a file as Python, so that a flipped bit may be a mistake of almost any kind.
@@ -57,6 +58,15 @@ def digest_of_counts(counts_V: Counts) -> str:
     import xxhash
 
     return xxhash.xxh3_128_hexdigest(counts_V.tobytes())
+
+
+def copy_counts(run: Run, folder: Path) -> None:
+    """Give a run that is made from `run` its table too: with it, `far_rare` of further runs can be compared."""
+    source = run.folder / UNIGRAMS_FILE
+    if TEXT in run.identity.signals and source.exists():
+        with io_errors(source, "read"):
+            content = source.read_bytes()
+        write_whole(folder / UNIGRAMS_FILE, [content])
 
 
 def counts_of_run(run: Run) -> Counts | None:

@@ -38,9 +38,10 @@ from ladm.runs.results import (
     summarise,
 )
 from ladm.runs.sorting import LABELS, RESULT_FIELDS, Staging, sorting, staged_schema, write_sorted
+from ladm.runs.unigrams import copy_counts
 from ladm.scoring.requested_reduction import requested_reduction, stored_column
 from ladm.scoring.result import ScoreResult
-from ladm.scoring.so_far import REMEDY, keep_so_far
+from ladm.scoring.so_far import keep_so_far
 from ladm.settings.layers import AFTER_SINKS
 from ladm.settings.profiles import read_profile
 from ladm.settings.runs import RescoreSettings
@@ -73,9 +74,10 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
     with locked(output):
-        rescored = Run.create_or_resume(output, identity, remedy=REMEDY)
+        rescored = Run.create_or_resume(output, identity, remedy="give what it was started with, or another --output")
         already_finished = rescored.is_finished
         with undone_on_error(rescored), sorting(output) as staged:
+            copy_counts(run, output)
             _stage(run, reduction, column, staged)
             write_whole(output / ERRORS_FILE, _errors_of(run.folder))
             write_sorted(output, staged)

@@ -21,13 +21,14 @@ from ladm.runs.reset import forget_results, undone_on_error
 from ladm.runs.results import summarise
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.runs.status import require_whole_if_rescored
+from ladm.runs.unigrams import copy_counts
 from ladm.scoring.result import ScoreResult
 from ladm.settings.runs import RescoreSettings
 from ladm.storage.files import write_whole
 from ladm.storage.json_object import json_with_checksum
 from ladm.storage.locks import locked
 
-REMEDY = "give what it was started with, or another --output"
+_REMEDY = "give another --output, or remove it"
 
 
 def keep_so_far(settings: RescoreSettings, *, echo: Echo) -> ScoreResult:
@@ -46,8 +47,9 @@ def keep_so_far(settings: RescoreSettings, *, echo: Echo) -> ScoreResult:
     identity = identity_so_far(run.identity, rows=rows, units=len(units), source=str(run.folder))
     with locked(output):
         _forget_earlier(output, identity)
-        made = Run.create_or_resume(output, identity, remedy=REMEDY)
+        made = Run.create_or_resume(output, identity, remedy=_REMEDY)
         with undone_on_error(made):
+            copy_counts(run, output)
             write_results(run, units, output)
             # Units of both would be rows that no run has.
             if Run.read(run.folder).identity != run.identity:
