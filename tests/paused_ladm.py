@@ -32,7 +32,7 @@ def paused(score: Any) -> Callable[..., Any]:
     return score_and_pause
 
 
-def known_facts(_: str) -> Any:
+def known_facts(_: str, **__: Any) -> Any:
     """Stands for `model_facts`, which asks transformers."""
     with open(os.environ["LADM_TEST_FACTS"], "rb") as file:
         return pickle.load(file)

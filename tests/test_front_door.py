@@ -320,8 +320,8 @@ def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
         with pytest.raises(ladm.LadmError, match="is not a whole number"):
             parse_keywords(SelectSettings, "f", {"tokens": wrong})
     assert parse_keywords(ScoreSettings, "f", {"layers": 1}) == {"layers": "1"}
-    for index in (7, np.int64(7), "7", ["7"], [7], np.array([7])):
-        assert parse_keywords(InspectSettings, "f", {"index": index}) == {"index": ("7",)}
+    for row_id in (7, np.int64(7), "7", ["7"], [7], np.array([7])):
+        assert parse_keywords(InspectSettings, "f", {"id": row_id}) == {"id": ("7",)}
     assert type(spell_path(np.str_("a"), "output")) is str
 
 
