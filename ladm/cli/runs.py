@@ -124,6 +124,7 @@ def annotate(settings: AnnotateSettings) -> None:
     configure_libraries()
     from ladm.annotation.annotate import annotate as run_annotate
     from ladm.runs.columns.added_signals import stored_columns
+    from ladm.runs.columns.by_name import SCORE, score_name
     from ladm.runs.folder import Run
     from ladm.runs.layout import UNIGRAMS_FILE
 
@@ -147,7 +148,9 @@ def annotate(settings: AnnotateSettings) -> None:
     ]
     content = {"run": folder, "rows": summary.scored, "failed": summary.failed, "columns": columns, "unigrams": table}
     print_result(lines, lambda: content)
-    next_step("ladm", "compare", settings.run, "--columns", "score,gzip_ratio,far_rare")
+    # The score of a run of these statistics alone is the first of them.
+    score = [] if score_name(run) in columns else [SCORE]
+    next_step("ladm", "compare", settings.run, "--columns", ",".join([*score, "gzip_ratio", "far_rare"]))
 
 
 @settings_command(

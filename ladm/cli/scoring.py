@@ -75,11 +75,11 @@ def print_summary(head: str, summary: Any, run: Run, *, added: Sequence[AddedSig
 
     Raises LadmError where no document has a score.
     """
+    from ladm.runs.columns.by_name import SCORE, score_name
     from ladm.runs.results import require_scored
-    from ladm.selection.ranking_warnings import score_column
 
-    output, column = str(run.folder), score_column(run)
-    what = f"score ({column})" if column else "score"
+    output, name = str(run.folder), score_name(run)
+    what = SCORE if name == SCORE else f"{SCORE} ({name})"
     print_result(_lines(head, summary, output, added, what=what), lambda: _content(summary, output, added))
     require_scored(summary, output)
 
@@ -108,11 +108,12 @@ def _content(summary: Any, output: str, added: Sequence[AddedSignal]) -> dict[st
 
 def propose_selection(run: Run) -> None:
     """Print the command that selects from a run, with guards where it needs some and has their columns."""
-    from ladm.selection.ranking_warnings import is_robust, score_column, text_ranking
+    from ladm.runs.columns.by_name import score_name
+    from ladm.selection.ranking_warnings import is_robust, text_ranking
 
     flags: list[str] = []
     if is_robust(run) and TEXT in run.identity.signals:
         flags = ["--within", POOL]
-    elif score_column(run) == COLUMNS_OF[TEXT][0]:
+    elif score_name(run) == COLUMNS_OF[TEXT][0]:
         flags = text_ranking()
     next_step("ladm", "select", run.folder, "--tokens", "N", *flags, "-o", "subset")

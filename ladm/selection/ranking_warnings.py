@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from ladm.runs.columns.added_signals import how_computed, text_folder
+from ladm.runs.columns.by_name import score_name
 from ladm.runs.columns.sink_layers import (
     SINK_MASS_COLUMN,
     median_sink_mass,
@@ -20,7 +21,7 @@ from ladm.runs.unigrams import CountsError, read_counts
 from ladm.settings.guards import POOL, POOL_GUARDS, TEXT_GUARDS
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.selection import SelectSettings
-from ladm.settings.signals import CDS, COLUMNS_OF, FAR_RARE, SIGNALS, TEXT
+from ladm.settings.signals import CDS, COLUMNS_OF, FAR_RARE, TEXT
 
 
 def unguarded_warning(settings: SelectSettings, run: Run) -> str | None:
@@ -62,7 +63,7 @@ def text_ranking_warning(settings: SelectSettings, run: Run) -> str | None:
 
     `run`: the first of those selected from.
     """
-    column = score_column(run)
+    column = score_name(run)
     if settings.by != "score" or column != COLUMNS_OF[TEXT][0]:
         return None
     return (
@@ -74,14 +75,6 @@ def text_ranking_warning(settings: SelectSettings, run: Run) -> str | None:
 def text_ranking() -> list[str]:
     """The flags of `ladm select` that rank a run of text statistics alone."""
     return ["--by", FAR_RARE, *(word for guard in TEXT_GUARDS for word in ("--within", guard))]
-
-
-def score_column(run: Run) -> str | None:
-    """The column that the score of a run without CDS is; None with CDS, where the score is made of several."""
-    signals = run.identity.signals
-    if CDS in signals:
-        return None
-    return COLUMNS_OF[next(name for name in SIGNALS if name in signals)][0]
 
 
 def unigrams_warning(settings: SelectSettings, runs: Sequence[Run]) -> str | None:
