@@ -57,7 +57,7 @@ class RareReturns:
 
 
 def main(model: str, folder: str) -> None:
-    signal = RareReturns(vocab_size=model_facts(model, runs=False).vocab_size)
+    signal = RareReturns(vocab_size=model_facts(model, weights=False).vocab_size)
     scorer = ladm.Scorer.from_signal(signal, batch_rows=64)
     rows = open_rows(folder)
     for start in range(0, len(rows), 1024):

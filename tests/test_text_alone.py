@@ -172,7 +172,7 @@ def test_the_weights_of_a_model_on_the_hub_are_not_fetched(config: Path, monkeyp
         return str(config)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert model_facts("org/model", runs=False).vocab_size == 512
+    assert model_facts("org/model", weights=False).vocab_size == 512
     assert "*.safetensors" not in wanted[0]
     with pytest.raises(Exception, match=r"no \*\.safetensors there"):
         model_files.model_folder("org/model")

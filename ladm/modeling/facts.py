@@ -101,18 +101,18 @@ class ModelFacts:
         return layers
 
 
-def model_facts(name: str, *, runs: bool = True) -> ModelFacts:
+def model_facts(name: str, *, weights: bool = True) -> ModelFacts:
     """Read the configuration of a model folder, or of a Hub id after fetching its files.
 
-    `runs=False`: for statistics of texts, which need neither weights nor attention, only the size of the vocabulary.
+    `weights=False`: for statistics of texts, which need neither weights nor attention, only the size of the vocabulary.
     Raises LadmError when there is no such model, when it holds no safetensors, or when its
     attention is known to be outside the method.
     """
-    folder = model_folder(name, weights=runs)
-    if not runs and (found := _facts_without_model(name, folder)) is not None:
+    folder = model_folder(name, weights=weights)
+    if not weights and (found := _facts_without_model(name, folder)) is not None:
         return found
     config = read_config(name, folder).get_text_config()
-    if runs:
+    if weights:
         _refuse(name, config)
     try:
         num_layers, vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
@@ -151,8 +151,7 @@ def _facts_without_model(name: str, folder: Path) -> ModelFacts | None:
         return None
     return ModelFacts(
         name=name, folder=str(folder.absolute()), model_type=str(config.get("model_type")), vocab_size=vocab_size,
-        num_layers=num_layers,
-        max_tokens=None, head_size=None, group_size=None, windowed=(),
+        num_layers=num_layers, max_tokens=None, head_size=None, group_size=None, windowed=(),
     )  # fmt: skip
 
 

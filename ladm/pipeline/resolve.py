@@ -54,7 +54,7 @@ class Survey:
 def facts_of(job: Any) -> ModelFacts:
     """Those of the job's model, of which statistics of texts alone need no weights. Raises as `model_facts`."""
     scoring = score_settings(job, rows=ROWS, output=SCORES, resolve_profile=False)
-    return model_facts(job.model, runs=scoring.runs_model)
+    return model_facts(job.model, weights=scoring.runs_model)
 
 
 def resolve(settings: Any, facts: ModelFacts, echo: Echo) -> Any:

@@ -9,7 +9,7 @@ from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.results import error_lines
 from ladm.settings.layers import spell_layers
-from ladm.settings.signals import CDS, TEXT
+from ladm.settings.signals import CDS
 
 
 @dataclass(kw_only=True)
@@ -65,7 +65,7 @@ def _model(identity: RunIdentity) -> list[tuple[str, str]]:
     if not identity.content.get("model"):
         return []
     # Statistics of texts need no more of a model than its tokenizer.
-    digests = identity.content["tokenizer"] if set(identity.signals) == {TEXT} else identity.model_sha256
+    digests = identity.model_sha256 if identity.runs_model else identity.content["tokenizer"]
     return [
         ("model", f"{Path(identity.model_name).name}: {identity.model['type']}"),
         # Sixteen digits are enough to compare by eye; the rest is in run.json.
@@ -85,7 +85,7 @@ def _machine(identity: RunIdentity) -> list[tuple[str, str]]:
     backend = identity.backend
     used = ("hardware", f"{backend['device']} in {identity.dtype}, attention {backend['attention']}")
     versions = ("versions", ", ".join(f"{name} {number}" for name, number in identity.versions.items()))
-    return [*([] if set(identity.signals) == {TEXT} else [used]), *([versions] if identity.versions else [])]
+    return [*([used] if identity.runs_model else []), *([versions] if identity.versions else [])]
 
 
 def score_weighting(identity: RunIdentity) -> str:

@@ -208,7 +208,7 @@ def _verify_identity(run: Run) -> Iterator[Problem]:
     try:
         # Read in full: a disk that returns other bytes than were written changes no date.
         weights = run.identity.names_weights
-        folder = model_facts(run.identity.model_name, runs=weights).folder
+        folder = model_facts(run.identity.model_name, weights=weights).folder
         found = model_identity(folder, weights=weights, remember=False)
         if found != run.identity.model_sha256:
             yield Problem(f"the model {run.identity.model_name} is no longer the one that scored", is_damage=False)

@@ -79,7 +79,7 @@ def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
         passes.insert(0, choice.of_run(settings))
     if not passes:
         raise LadmError(f"{settings.output} has {settings.signals} already: nothing is left to score")
-    facts = model_facts(settings.model, runs=choice.runs_model)
+    facts = model_facts(settings.model, weights=choice.runs_model)
     bad = find_bad_ids(rows, lengths, vocab_size=facts.vocab_size)
     timed = [_time_pass(each, rows, facts, bad, echo=echo) for each in passes]
     first, devices = timed[0], timed[0].plan.hardware.devices

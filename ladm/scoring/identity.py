@@ -31,7 +31,7 @@ def identity_of(plan: Plan, rows: Rows, *, machine: dict[str, Any]) -> RunIdenti
     """
     _require_model_of_profile(plan, machine["model"]["sha256"])
     if not plan.settings.runs_model:
-        machine = _without_weights(machine)
+        machine = _of_texts(machine)
     about = {
         "rows": absolute_name(rows.name),
         "rows_content": rows.content(),
@@ -127,21 +127,20 @@ def _how(plan: Plan, signal: str) -> dict[str, str]:
     return {}
 
 
-def machine_identity(facts: ModelFacts, *, runs_model: bool = True) -> dict[str, Any]:
+def machine_identity(facts: ModelFacts, *, weights: bool = True) -> dict[str, Any]:
     """The part of the identity that depends on the files and packages of a machine, as in `RunIdentity.machine`.
 
-    `runs_model=False`: for statistics of texts alone, which depend on no weights and on no package.
+    `weights=False`: where no signal runs the model.
     """
-    packages = {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")}
     return {
-        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder, weights=runs_model)},
+        "model": {"type": facts.model_type, "sha256": model_identity(facts.folder, weights=weights)},
         "tokenizer": tokenizer_identity(facts.folder),
-        "versions": packages if runs_model else {},
+        "versions": {"ladm": __version__} | {name: version(name) for name in ("torch", "transformers")},
     }
 
 
-def _without_weights(machine: dict[str, Any]) -> dict[str, Any]:
-    """The same for statistics of texts, where the command has signals that run the model too."""
+def _of_texts(machine: dict[str, Any]) -> dict[str, Any]:
+    """The part of it that statistics of texts depend on: no weights, which other signals may need, and no packages."""
     model = machine["model"]
     config = {name: digest for name, digest in model["sha256"].items() if name == CONFIG_FILE}
     return machine | {"model": model | {"sha256": config}, "versions": {}}
@@ -154,7 +153,7 @@ def checked_scorer(make_scorer: MakeScorer, facts: ModelFacts, expected: RunIden
     """
     # Statistics of texts depend on no package, and name none.
     had = {name: value for name, value in expected.machine.items() if value}
-    here = machine_identity(facts, runs_model=expected.runs_model)
+    here = machine_identity(facts, weights=expected.runs_model)
     found = {name: value for name, value in here.items() if name in had}
     differing = "".join(f"\n  {line}" for line in differences(had, found))
     if differing:

@@ -107,7 +107,7 @@ def make_plan(
     kernels compute something on the device, which takes device memory for as long as that process lives.
     Raises LadmError for a model or device that cannot be used.
     """
-    facts = facts or model_facts(settings.model, runs=settings.runs_model)
+    facts = facts or model_facts(settings.model, weights=settings.runs_model)
     profile = None if settings.profile is None else read_profile(settings.profile)
     layers = choose_layers(settings, facts, profile)
     placement = find_placement(settings, os.environ)

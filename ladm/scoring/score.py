@@ -67,13 +67,13 @@ def score(
         require_own_or_empty(folder)
         rows = rows or open_rows(settings.rows, limit=settings.limit)
         choice = choose_signals(settings)
-        read_facts = partial(model_facts, settings.model, runs=choice.runs_model)
+        read_facts = partial(model_facts, settings.model, weights=choice.runs_model)
         facts = facts or (early.call(read_facts) if early else read_facts())
         command = _ScoreCommand(
             settings=settings, choice=choice, rows=rows, facts=facts, echo=echo, progress=progress or NoProgress(),
             signals=signals, early=early,
             model_files=file_states(deciding_files(facts.folder, weights=choice.runs_model)),
-            machine=in_background(partial(machine_identity, facts, runs_model=choice.runs_model)),
+            machine=in_background(partial(machine_identity, facts, weights=choice.runs_model)),
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
         warning = sink_warning(result.run) if warn_of_sinks else None
