@@ -349,10 +349,49 @@ def test_a_part_can_be_rescored_and_joined(ladm: Command, run: Path, tmp_path: P
         "select", full, "--join", f"part={part}", "--by", "part.score", "--top", "100%", "-o", tmp_path / "subset"
     )
     assert "not selectable without a value of part.score: 15" in selected.stdout
+    # The same commands later, also where there are no other rows by then.
     seal(run, 1)
+    for _ in range(2):
+        so_far(ladm, run, part)
+        assert ladm("rescore", part, "--score", "robust", "-o", robust).exit_code == 0
+        assert results(robust) == results(tmp_path / "whole")
+    # A whole run is not replaced by a part of it.
+    unfinish(run, 1)
     so_far(ladm, run, part)
-    result = ladm("rescore", part, "--score", "robust", "-o", robust)
-    assert result.stderr.startswith(f"ladm: {robust} was started with something else (the rows so far); give ")
+    result = ladm("rescore", part, "--score", "robust", "-o", tmp_path / "whole")
+    assert result.stderr.startswith(f"ladm: {tmp_path / 'whole'} was started with something else (the rows so far); ")
+    assert results(robust) == results(tmp_path / "whole")
+
+
+def test_of_a_run_that_was_given_more_rows(ladm: Command, rows: str, tmp_path: Path) -> None:
+    run, part, robust = tmp_path / "limited", tmp_path / "part", tmp_path / "robust"
+    assert ladm("score", rows, *SMALL, "--limit", "36", "-o", run).exit_code == 0
+    assert ladm("rescore", run, "--score", "robust", "-o", robust).exit_code == 0
+    before = results(robust)
+    unfinish(run, 0)
+    so_far(ladm, run, part)
+    seal(run, 0)
+    assert ladm("score", rows, *SMALL, "-o", run).exit_code == 0
+    assert ladm("rescore", run, "--score", "robust", "-o", robust).exit_code == 0
+    assert len(before["sorted_by_score.jsonl"].splitlines()) < len(read_lines(robust / "sorted_by_score.jsonl")) == 39
+    assert ladm("verify", robust).stdout.startswith(f"{robust} is sound: 40 rows")
+    unfinish(run, 0)
+    assert "only 24 of 40 rows were scored so far" in so_far(ladm, run, part).stderr
+    assert ladm("verify", part).stdout == f"{part} is sound: 24 of 40 rows, 2 units\n"
+
+
+def test_rows_of_another_run_are_refused(
+    ladm: Command, save_rows: Any, golden: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    other, robust = tmp_path / "other", tmp_path / "robust"
+    more = save_rows(topical_rows(golden, [512] * 20), name="more")
+    assert ladm("score", more, *SMALL, "-o", other).exit_code == 0
+    assert ladm("rescore", run, "--score", "robust", "-o", robust).exit_code == 0
+    before = results(robust)
+    result = ladm("rescore", other, "--score", "robust", "-o", robust)
+    assert result.exit_code == 1
+    assert f"ladm: {robust} was started with something else (" in result.stderr
+    assert results(robust) == before
 
 
 def test_statistics_added_to_a_part_are_those_of_all_rows(ladm: Command, rows: str, run: Path, tmp_path: Path) -> None:

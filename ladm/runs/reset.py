@@ -7,10 +7,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ladm.errors import LadmError, StorageError
 from ladm.runs.folder import Run
 from ladm.runs.heartbeat import PROGRESS
+from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import (
     IDENTITY_FILE,
     INSPECTED,
@@ -26,6 +28,7 @@ from ladm.runs.layout import (
 from ladm.runs.lines import encode_line, read_records
 from ladm.runs.records import ScoredRow
 from ladm.storage.files import MARKED_BYTES, io_errors, sync_folder, write_whole
+from ladm.storage.json_object import json_with_checksum
 from ladm.storage.locks import SORTING
 
 _OWN = re.compile(rf"run\.json|{LEFTOVERS.pattern}|report\.html\.[0-9a-f]+\.partial")
@@ -69,6 +72,34 @@ def forget_errors(run: Run) -> int:
 def forget_results(folder: Path) -> None:
     """Remove the result files of a run: without them it is not finished."""
     _remove(folder, *RESULT_FILES)
+
+
+def forget_earlier_rows(output: Path, identity: RunIdentity) -> None:
+    """Let a run that the same `ladm rescore` made before take the rows that RUN has by now: `identity`, no results.
+
+    Leaves alone any other run, which is then refused as one that was started with something else.
+    """
+    if not (output / IDENTITY_FILE).is_file():
+        return
+    had = Run.read(output).identity
+    if not had.is_rescored or had.content == identity.content or (had.part is None and identity.part is not None):
+        return
+    # Rows are added to RUN in its folder; those of another one are somebody's mistake in --output.
+    has_same_source = _source(had) == _source(identity)
+    of_rows = ("part", "about", "data") if has_same_source else ("part", "about")
+    if _without(had, of_rows) == _without(identity, of_rows):
+        # The results first: stopped in between it is not finished, and the same command makes it again.
+        forget_results(output)
+        write_whole(output / IDENTITY_FILE, [json_with_checksum(identity.content)])
+
+
+def _source(identity: RunIdentity) -> Path:
+    """The folder of the run that it was made from."""
+    return Path(identity.about["rescored_from"]).resolve()
+
+
+def _without(identity: RunIdentity, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in identity.content.items() if name not in names}
 
 
 @contextlib.contextmanager

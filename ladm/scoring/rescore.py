@@ -26,7 +26,7 @@ from ladm.runs.columns.sink_layers import describe_layers
 from ladm.runs.derived_identity import rescored_identity
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
-from ladm.runs.reset import undone_on_error
+from ladm.runs.reset import forget_earlier_rows, undone_on_error
 from ladm.runs.results import (
     lists_as_matrix,
     open_scores,
@@ -74,6 +74,7 @@ def rescore(settings: RescoreSettings, *, echo: Echo = silent) -> ScoreResult:
         run.identity, reduction, ablation, source=str(run.folder), profile=settings.profile_path
     )
     with locked(output):
+        forget_earlier_rows(output, identity)
         rescored = Run.create_or_resume(output, identity, remedy="give what it was started with, or another --output")
         already_finished = rescored.is_finished
         with undone_on_error(rescored), sorting(output) as staged:

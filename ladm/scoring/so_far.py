@@ -15,17 +15,13 @@ from ladm.progress import Echo
 from ladm.runs.derived_identity import identity_so_far
 from ladm.runs.finish import write_results
 from ladm.runs.folder import Run, Unit, require_own_or_empty
-from ladm.runs.identity import RunIdentity
-from ladm.runs.layout import IDENTITY_FILE
-from ladm.runs.reset import forget_results, undone_on_error
+from ladm.runs.reset import forget_earlier_rows, undone_on_error
 from ladm.runs.results import summarise
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import copy_counts
 from ladm.scoring.result import ScoreResult
 from ladm.settings.runs import RescoreSettings
-from ladm.storage.files import write_whole
-from ladm.storage.json_object import json_with_checksum
 from ladm.storage.locks import locked
 
 _REMEDY = "give another --output, or remove it"
@@ -46,7 +42,7 @@ def keep_so_far(settings: RescoreSettings, *, echo: Echo) -> ScoreResult:
     rows = sum(unit.stop - unit.start for unit in units)
     identity = identity_so_far(run.identity, rows=rows, units=len(units), source=str(run.folder))
     with locked(output):
-        _forget_earlier(output, identity)
+        forget_earlier_rows(output, identity)
         made = Run.create_or_resume(output, identity, remedy=_REMEDY)
         with undone_on_error(made):
             copy_counts(run, output)
@@ -76,15 +72,3 @@ def _sealed_units(run: Run) -> list[Unit]:
             + shlex.join(["ladm", "status", str(run.folder)])
         )
     return units
-
-
-def _forget_earlier(output: Path, identity: RunIdentity) -> None:
-    """Give what was made of the same run before, whether it was finished or not, the new identity, without results."""
-    if not (output / IDENTITY_FILE).is_file():
-        return
-    had = Run.read(output).identity
-    new = {name: identity.content[name] for name in ("part", "about")}
-    if had.part is not None and had.content | new == identity.content:
-        # The results first: stopped in between it is not finished, and the same command makes it again.
-        forget_results(output)
-        write_whole(output / IDENTITY_FILE, [json_with_checksum(identity.content)])
