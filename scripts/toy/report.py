@@ -8,7 +8,6 @@ depends on what else runs.
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import statistics
 import sys
@@ -27,8 +26,6 @@ from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 
 MOST_RATIO = 2.2
-PASSES = 2
-"""Passes of each process."""
 
 
 def auc(coherent: list[float], incoherent: list[float]) -> float:
@@ -67,35 +64,32 @@ def print_classes(rows: str, run: Path, guarded: Path) -> None:
 
 
 def plain_seconds(rows: str, model_folder: str, *, workers: int) -> tuple[float, float]:
-    """Seconds by the clock and of CPU time of plain forward passes over all rows, from the median of a few.
+    """Seconds by the clock and of CPU time of plain forward passes over all rows, which have equally many tokens.
 
-    As many processes as scored the rows share the cores, each with a pass of its own at a time.
+    As many processes as scored the rows share the cores; each makes one pass. The median of them counts.
     """
     threads = max(1, available_cores() // workers)
     # Not forked: OpenMP does not work in a fork of a process that has used it.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        times = pool.starmap(_times_of_passes, [(rows, model_folder, threads, first) for first in range(workers)])
-    seconds, cpu_seconds = (statistics.median(each) for each in zip(*itertools.chain(*times), strict=True))
+        times = pool.starmap(_time_of_a_pass, [(rows, model_folder, threads, which) for which in range(workers)])
+    seconds, cpu_seconds = (statistics.median(each) for each in zip(*times, strict=True))
     count = len(load_from_disk(rows)["train"])
     return seconds * count / workers, cpu_seconds * count
 
 
 @torch.inference_mode()
-def _times_of_passes(rows: str, model_folder: str, threads: int, first: int) -> list[tuple[float, float]]:
-    """Seconds by the clock and of CPU time of each of a few passes over rows from `first` on."""
+def _time_of_a_pass(rows: str, model_folder: str, threads: int, which: int) -> tuple[float, float]:
+    """Seconds by the clock and of CPU time of a pass over row `which`."""
     torch.set_num_threads(threads)
     data = load_from_disk(rows)["train"]
     logging.disable_progress_bar()
     model = AutoModel.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    ids = torch.tensor([data[which]["input_ids"]])
     # A short pass warms up.
-    model(input_ids=torch.tensor([data[0]["input_ids"][:256]]), use_cache=False)
-    times = []
-    for row in data.select(range(first, first + PASSES)):
-        ids = torch.tensor([row["input_ids"]])
-        started, cpu_started = time.perf_counter(), time.process_time()
-        model(input_ids=ids, use_cache=False)
-        times.append((time.perf_counter() - started, time.process_time() - cpu_started))
-    return times
+    model(input_ids=ids[:, :256], use_cache=False)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    model(input_ids=ids, use_cache=False)
+    return time.perf_counter() - started, time.process_time() - cpu_started
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -115,10 +109,9 @@ def main(
     plain, cpu_plain = plain_seconds(rows, model, workers=workers)
     cpu_ratio = sum(map(float, cpu_seconds.split())) / cpu_plain
     print(
-        f"cost: {seconds:.0f} s, from documents to the page; plain forward passes alone {plain:.0f} s (median of "
-        f"{PASSES * workers} in {count_of(workers, 'process', 'processes')}, for {len(load_from_disk(rows)['train'])} "
-        f"documents): {seconds / plain:.2f} x; "
-        f"in CPU time {cpu_ratio:.2f} x"
+        f"cost: {seconds:.0f} s, from documents to the page; plain forward passes alone {plain:.0f} s (from one pass "
+        f"of each of {count_of(workers, 'process', 'processes')}, for {len(load_from_disk(rows)['train'])} documents): "
+        f"{seconds / plain:.2f} x; in CPU time {cpu_ratio:.2f} x"
     )
     if cpu_ratio > MOST_RATIO:
         sys.exit(f"scoring took more than {MOST_RATIO} x the CPU time of the plain forward passes")
