@@ -84,11 +84,21 @@ def make_deadly_or_hanging(path: str, device: str) -> fakes.FakeScorer:
     return fakes.make_deadly(device)
 
 
-def score_with_ray(folder: Path, rows: Rows, make_scorer: Any, *, report: Any = lambda _: None) -> None:
+class _Busy:
+    """Another job."""
+
+    def ready(self) -> bool:
+        """It has a core now."""
+        return True
+
+
+def score_with_ray(
+    folder: Path, rows: Rows, make_scorer: Any, *, report: Any = lambda _: None, warn: Any = print
+) -> None:
     with locked(folder, shared=True):
         run = Run.create_or_resume(folder, crashes.identity(rows))
         with SharedUnits(run, Shard(0, 1)) as source:
-            job = crashes.job_of(run, rows, source, make_scorer=make_scorer, report=report)
+            job = crashes.job_of(run, rows, source, make_scorer=make_scorer, report=report, warn=warn)
             engine.run_units(job, cluster=ray_connection.connect("cpu", 2))
             source.finish(partial(finish, run), lambda: run.is_finished)
 
@@ -144,6 +154,39 @@ def test_actors_that_die_while_they_start_end_the_run(
     monkeypatch.setattr(engine, "PLACING_SECONDS", 5.0)
     with pytest.raises(LadmError, match=r"^no Ray actor starts: each died, \d+ times in a row: "):
         score_with_ray(tmp_path / "run", rows, fakes.make_dying)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_others_occupy_is_named_and_waited_for(
+    rows: Rows, plain: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_connection, "BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(engine, "STARTING_SECONDS", 1.0)
+    heard: list[str] = []
+    others: list[Any] = []
+
+    def occupy() -> None:
+        kind = ray.remote(_Busy).options(num_cpus=1)
+        others.extend(kind.remote() for _ in range(2))
+        ray.get([each.ready.remote() for each in others])
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        while others:
+            ray.kill(others.pop())
+
+    occupy()
+    assert ray_connection.connect("cpu", 2).on_a_device(os.getpid, echo=hear) > 0
+    busy = "waiting   for Ray: its CPU cores may all be in use by other jobs; `ray status` shows them"
+    assert heard == [busy]
+    occupy()
+    score_with_ray(tmp_path / "run", rows, fakes.make_fake, warn=hear)
+    assert crashes.contents(tmp_path / "run") == plain
+    assert heard[1:] == [
+        "waiting   for Ray: no actor has started in 1 s; its CPU cores may all be in use by other jobs (`ray status` "
+        "shows them), or a node hangs while it loads the model"
+    ]
 
 
 @pytest.mark.slow

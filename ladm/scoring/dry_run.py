@@ -115,7 +115,7 @@ class _TimedPass:
 
 
 def _time_pass(settings: ScoreSettings, rows: Rows, facts: ModelFacts, bad: BadIds, *, echo: Echo) -> _TimedPass:
-    plan, lines = plan_for_rows(settings, rows, facts)
+    plan, lines = plan_for_rows(settings, rows, facts, echo=echo)
     for line in lines:
         echo(line)
     if plan.text is not None:

@@ -13,6 +13,7 @@ from ladm.cores import available_cores
 from ladm.errors import LadmError, UsageError, install_hint
 from ladm.method.reduction import Reduction
 from ladm.modeling.facts import ModelFacts, model_facts
+from ladm.progress import Echo, silent
 from ladm.runs.layout import SIGNALS
 from ladm.scoring.engines.batch_sizes import BatchRule, batch_rule
 from ladm.scoring.engines.placement import Placement, find_placement
@@ -98,13 +99,15 @@ def make_plan(
     facts: ModelFacts | None = None,
     ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
     try_attention: bool = True,
+    echo: Echo = silent,
 ) -> Plan:
     """Decide device, dtype, layers and kernels. Needs no rows, and of the output folder only what a run there was
     started with.
 
     `facts` are those of `settings.model`, where the caller has read them already. `ask` calls a function in a process
     that has imported torch already; without it, what needs torch is found out here. `try_attention`: let attention
-    kernels compute something on the device, which takes device memory for as long as that process lives.
+    kernels compute something on the device, which takes device memory for as long as that process lives. `echo` is
+    called with a line while a Ray cluster has no free device.
     Raises LadmError for a model or device that cannot be used.
     """
     facts = facts or model_facts(settings.model, weights=settings.runs_model)
@@ -120,7 +123,7 @@ def make_plan(
     else:
         # Resolved on a node of the cluster: the driver may have no GPU.
         on_node = replace(settings, device="cuda" if cluster.cuda else "cpu", workers=None)
-        hardware = cluster.on_a_device(partial(find_hardware, on_node, facts, recorded=recorded, rank=0))
+        hardware = cluster.on_a_device(partial(find_hardware, on_node, facts, recorded=recorded, rank=0), echo=echo)
     if profile is not None:
         reduction = profile.reduction
     else:

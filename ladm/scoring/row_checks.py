@@ -14,6 +14,7 @@ from ladm.corpus.rows.identity import PREPARED
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import ModelFacts
+from ladm.progress import Echo, silent
 from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
@@ -39,8 +40,11 @@ def plan_for_rows(
     facts: ModelFacts,
     *,
     ask: Callable[[Callable[[], Hardware]], Hardware] | None = None,
+    echo: Echo = silent,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a score, its span length resolved, and lines to print about the rows; `ask` as for `make_plan`.
+    """The plan of a score, its span length resolved, and lines to print about the rows.
+
+    `ask` and `echo` are as for `make_plan`.
 
     Raises UsageError for rows of another tokenizer, and LadmError where no row can have a score, or the model or
     the device cannot be used.
@@ -60,7 +64,7 @@ def plan_for_rows(
     if PROLONG in settings.signal_names:
         lines.append(prolong_cost(lengths.counts, most_pairs=settings.prolong_pairs))
     lines += warnings_about(rows)
-    plan = make_plan(settings, facts=facts, ask=ask)
+    plan = make_plan(settings, facts=facts, ask=ask, echo=echo)
     warnings = list(plan.hardware.passed_over)
     if has_cds and plan.profile is not None:
         other = length_warning(plan.profile, str(settings.profile), lengths.tokens[lengths.tokens > 0])

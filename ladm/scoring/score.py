@@ -140,7 +140,8 @@ class _ScoreCommand:
         )  # fmt: skip
 
     def _plan(self, settings: ScoreSettings) -> Plan:
-        plan, lines = plan_for_rows(settings, self.rows, self.facts, ask=self.early.call if self.early else None)
+        ask = self.early.call if self.early else None
+        plan, lines = plan_for_rows(settings, self.rows, self.facts, ask=ask, echo=self.echo)
         for line in [*describe_plan(plan, self.rows), *lines, f"output    {settings.output}"]:
             self.echo(line)
         return plan if plan.text is None else replace(plan, text=self._text_columns(plan, plan.text))

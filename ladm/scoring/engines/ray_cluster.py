@@ -29,6 +29,8 @@ from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
 
 PLACING_SECONDS = 30.0
 """A start may fail for this long: Ray reports an actor that it is still placing like one that has died."""
+STARTING_SECONDS = 120.0
+"""After this without a single actor, a line names what may be the reason. Large models load for longer."""
 
 
 def run_units(job: ScoreJob, *, cluster: Cluster) -> None:
@@ -82,7 +84,7 @@ class _Supervisor:
 
     def __init__(self, job: ScoreJob, cluster: Cluster) -> None:
         assert isinstance(job.source, SharedUnits)
-        self._job, self._source = job, job.source
+        self._job, self._source, self._cluster = job, job.source, cluster
         self._tracker = WorkerTracker(job)
         kind = ray.remote(_Actor).options(max_restarts=-1, scheduling_strategy="SPREAD", **cluster.resources)
         actors = [kind.remote(job.worker, job.devices[0]) for _ in range(cluster.actors)]
@@ -91,6 +93,7 @@ class _Supervisor:
             _Slot(place=place, last_heard=now, actor=actor, starting=_start(actor))
             for place, actor in enumerate(actors)
         ]
+        self._tell_at: float | None = now + STARTING_SECONDS
 
     def run(self) -> None:
         """Give units to idle actors until none is left."""
@@ -108,6 +111,7 @@ class _Supervisor:
             for each in ready:
                 self._receive(waiting[each])
             self._restart_hung()
+            self._tell_if_none_starts()
 
     def close(self) -> None:
         """Release the actors."""
@@ -210,6 +214,17 @@ class _Supervisor:
                 # Its loss is reported by the future of its unit.
                 with contextlib.suppress(RayActorError):
                     ray.kill(slot.actor, no_restart=False)
+
+    def _tell_if_none_starts(self) -> None:
+        """Say once what may be the reason why nothing happens."""
+        if self._tell_at is None or self._tracker.clock() < self._tell_at:
+            return
+        self._tell_at = None
+        if all(slot.starting is not None for slot in self._slots):
+            self._job.warn(
+                f"waiting   for Ray: no actor has started in {STARTING_SECONDS:.0f} s; {self._cluster.devices} may all "
+                "be in use by other jobs (`ray status` shows them), or a node hangs while it loads the model"
+            )
 
 
 def _start(actor: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,9 +16,12 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from ladm.errors import LadmError, UsageError, one_line, raise_if_out_of_memory
+from ladm.progress import Echo, silent
 from ladm.scoring.engines.job import TICK_SECONDS
 
 T = TypeVar("T")
+BUSY_SECONDS = 30.0
+"""A cluster that has not answered after this has no free device, as a rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +31,29 @@ class Cluster:
     cuda: bool
     actors: int
 
-    def on_a_device(self, function: Callable[[], T]) -> T:
-        """Call a function on a node as an actor would see it, with one GPU where actors have one."""
+    def on_a_device(self, function: Callable[[], T], *, echo: Echo = silent) -> T:
+        """Call a function on a node as an actor would see it, with one GPU where actors have one.
+
+        `echo` is called with a line once that takes long.
+        """
         answer = ray.remote(lambda: function()).options(**self.resources).remote()
+        started, is_reported = time.monotonic(), False
         # In short waits, between which Python handles a Ctrl-C.
         while not ray.wait([answer], timeout=TICK_SECONDS)[0]:
-            pass
+            if not is_reported and time.monotonic() - started > BUSY_SECONDS:
+                echo(f"waiting   for Ray: {self.devices} may all be in use by other jobs; `ray status` shows them")
+                is_reported = True
         try:
             found: T = ray.get(answer)
         except RayError as error:
             cause = getattr(error, "cause", None)
             raise cause if isinstance(cause, LadmError) else LadmError(f"Ray: {one_line(error)}") from None
         return found
+
+    @property
+    def devices(self) -> str:
+        """What actors occupy, for a message."""
+        return "its GPUs" if self.cuda else "its CPU cores"
 
     @property
     def resources(self) -> dict[str, int]:
