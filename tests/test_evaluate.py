@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -220,8 +221,12 @@ def test_an_answer_does_not_depend_on_the_prompt_before(talking: Path, tmp_path:
     assert torch.equal(logits[0], logits[-1])
 
 
-def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_the_needle_command(
+    ladm: Command, talking: Path, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = save_rows(topical_rows(golden, [300] * 4))
+    # The backend is that of the program that calls it, such as a notebook.
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
     result = ladm(
         "evaluate", "needle", "--model", talking, "--rows", rows, "--lengths", "200,100", "--depths", "3",
         "--repeats", "2", "--output", tmp_path / "n.json",
@@ -232,6 +237,7 @@ def test_the_needle_command(ladm: Command, talking: Path, save_rows: Any, golden
     assert found["depths"] == [0.0, 0.5, 1.0]
     assert np.array(found["exact_match"]).shape == (2, 3)
     assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
+    assert matplotlib.rcParams["backend"] == "svg"
     assert result.stdout.splitlines()[0] == "  depth       100      200"
     assert not list(tmp_path.glob("*.partial"))
     again = ladm(

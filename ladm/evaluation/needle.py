@@ -153,13 +153,12 @@ def _hay(rows: Rows, wanted: int, language: CausalLM, *, special: set[int]) -> n
 
 
 def _draw(record: dict[str, Any], path: Path) -> None:
-    import matplotlib
+    """A heat map of the share of exact answers by length and depth. Raises StorageError where it cannot be written."""
+    # Not pyplot: it may need a display, and its backend and open figures are those of the program that calls this.
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    # No display is needed, and none is opened.
-    figure, axes = plt.subplots(figsize=(1.5 + 0.9 * len(record["lengths"]), 3.6), layout="constrained")
+    figure = Figure(figsize=(1.5 + 0.9 * len(record["lengths"]), 3.6), layout="constrained")
+    axes = figure.subplots()
     image = axes.imshow(np.array(record["exact_match"]).T, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
     axes.set_xticks(range(len(record["lengths"])), [f"{length:,}" for length in record["lengths"]], rotation=45)
     axes.set_yticks(range(len(record["depths"])), [f"{depth:.0%}" for depth in record["depths"]])
@@ -169,4 +168,3 @@ def _draw(record: dict[str, Any], path: Path) -> None:
     figure.colorbar(image)
     with io_errors(path, "write"), replacing(path) as partial:
         figure.savefig(partial, dpi=130, format="png")
-    plt.close(figure)
