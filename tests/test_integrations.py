@@ -183,6 +183,31 @@ def test_what_would_score_nothing_is_found_before_a_framework_starts(talking: Pa
     require_model(talking, length=9000, signals="prolong")
 
 
+def test_layers_are_checked_for_rows_of_the_length_before_a_framework_starts(talking: Path) -> None:
+    with pytest.raises(LadmError, match="^--layers names layer 7, but .* has layers 0-2$"):
+        require_model(talking, length=LENGTH, span_tokens=8, layers="7")
+    config = talking / "config.json"
+    changed = json.loads(config.read_text()) | {"model_type": "mistral", "architectures": ["MistralModel"]}
+    config.write_text(json.dumps(changed | {"sliding_window": LENGTH}))
+    with pytest.raises(LadmError, match="layers 0-2 of this mistral model see only a window"):
+        require_model(talking, length=LENGTH + 1, span_tokens=8)
+    # A window that is as long as the rows hides nothing of them.
+    require_model(talking, length=LENGTH, span_tokens=8)
+    found = LazyScorer(talking, length=LENGTH, settings=SETTINGS).score(TEXTS[:1])
+    config.write_text(json.dumps(changed | {"sliding_window": None}))
+    assert found == LazyScorer(talking, length=LENGTH, settings=SETTINGS).score(TEXTS[:1])
+    assert found[0].score is not None
+
+
+def test_statistics_of_texts_need_no_weights(talking: Path) -> None:
+    (talking / "model.safetensors").unlink()
+    require_model(talking, length=LENGTH, signals="text")
+    found = LazyScorer(talking, length=LENGTH, settings={"signals": "text"}).score(TEXTS[:1])
+    assert found[0].signals["ladm_digits"] == 0
+    with pytest.raises(LadmError, match=r"no \*.safetensors there$"):
+        require_model(talking, length=LENGTH, span_tokens=8)
+
+
 def test_there_must_be_a_text_for_each_row(talking: Path) -> None:
     scorer = ladm.Scorer(talking, **SETTINGS)
     ids = [[5] * 300, [6] * 300]

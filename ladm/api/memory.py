@@ -59,12 +59,26 @@ class Scorer:
     """
 
     def __init__(self, model: AnyPath, *, config: AnyPath | None = None, **settings: Unpack[ScorerFlags]) -> None:
-        wanted = scorer_settings("ladm.Scorer", model, config=config, settings=settings)
+        self._load(scorer_settings("ladm.Scorer", model, config=config, settings=settings))
+
+    @classmethod
+    def for_length(cls, settings: ScoreSettings, length: int) -> Self:
+        """Score rows of at most `length` tokens, so that a model may have windows that are no shorter.
+
+        Raises LadmError as `Scorer` does.
+        """
+        scorer = cls.__new__(cls)
+        scorer._load(settings, length=length)
+        return scorer
+
+    def _load(self, settings: ScoreSettings, *, length: int | None = None) -> None:
         with quiet_libraries():
+            from ladm.modeling.facts import model_facts
             from ladm.scoring.identity import require_model_of_profile
             from ladm.scoring.plan import make_plan
 
-            plan = make_plan(wanted)
+            facts = model_facts(settings.model, weights=settings.runs_model)
+            plan = make_plan(settings, facts=facts if length is None else facts.at_length(length))
             require_model_of_profile(plan)
             for line in plan.hardware.passed_over:
                 warn(line)

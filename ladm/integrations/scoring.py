@@ -58,9 +58,9 @@ class LazyScorer:
     def __init__(self, model: AnyPath, *, length: int, settings: Mapping[str, Any], own: Iterable[str] = ()) -> None:
         # Here, and not in a worker at the first document.
         require_whole_number("length", length, least=1)
-        wanted = _require_settings("LadmScore", model, settings, own=own)
-        self.columns = (*COLUMNS, *(PREFIX + name for name in _signal_columns(wanted)))
-        self.model, self.length, self.settings = spell_path(model, "model"), length, settings
+        self._wanted = _require_settings("LadmScore", model, settings, own=own)
+        self.columns = (*COLUMNS, *(PREFIX + name for name in _signal_columns(self._wanted)))
+        self.model, self.length = spell_path(model, "model"), length
         self._scorer: Scorer | None = None
         self._tokenizer: Any = None
 
@@ -111,7 +111,7 @@ class LazyScorer:
             from ladm.corpus.preparation.tokenization import load_tokenizer
 
             self._tokenizer = load_tokenizer(self.model, bos=None)
-            self._scorer = Scorer(self.model, **self.settings)
+            self._scorer = Scorer.for_length(self._wanted, self.length)
         return self._scorer, self._tokenizer
 
 
@@ -124,7 +124,9 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
     """
     from ladm.corpus.preparation.tokenization import load_tokenizer
     from ladm.modeling.facts import model_facts
+    from ladm.scoring.plan import choose_layers
     from ladm.scoring.row_lengths import is_too_long, refusal
+    from ladm.settings.profiles import read_profile
     from ladm.signals.text_columns import read_unigrams
 
     require_whole_number("length", length, least=1)
@@ -138,7 +140,7 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
         )
     load_tokenizer(name, bos=None)
     if os.path.isdir(name):
-        facts = model_facts(name)
+        facts = model_facts(name, weights=wanted.runs_model)
         if wanted.unigrams is not None:
             read_unigrams(wanted.unigrams, vocab_size=facts.vocab_size)
         # Some signals need no position for each token.
@@ -148,6 +150,8 @@ def require_model(model: AnyPath, *, length: int, **settings: Any) -> None:
             names = wanted.signal_names
             signals = f"signal{'s' if len(names) > 1 else ''} {', '.join(names)}"
             raise LadmError(f"length {length:,} is too short for the {signals}; give a greater length")
+        profile = None if wanted.profile is None else read_profile(wanted.profile)
+        choose_layers(wanted, facts.at_length(length), profile)
 
 
 def _require_settings(
