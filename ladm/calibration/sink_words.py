@@ -10,7 +10,7 @@ import torch
 from ladm.corpus.preparation.tokenization import tokenizer_of_model
 from ladm.corpus.rows.row import Ids
 from ladm.method.grid import Grid
-from ladm.method.sinks import STRONGEST_PER_1024, far_key_mass
+from ladm.method.sinks import far_key_mass, strongest_keys
 from ladm.modeling.attention_function import LayerView
 from ladm.modeling.observer import Observer
 
@@ -27,13 +27,12 @@ def sink_words(observer: Observer, documents: list[Ids], grid: Grid) -> dict[int
     mass_of: dict[int, Counter[int]] = {layer: Counter() for layer in observer.layers}
     for ids in documents[:MOST_DOCUMENTS]:
         tokens = ids.tolist()
-        strongest = min(len(tokens), max(1, round(len(tokens) * STRONGEST_PER_1024 / 1024)))
 
-        def visit(view: LayerView, tokens: list[int] = tokens, strongest: int = strongest) -> None:
+        def visit(view: LayerView, tokens: list[int] = tokens) -> None:
             mass_BHT = far_key_mass(
                 view.q_BHTD, view.k_BGTD, scaling=view.scaling, skipped_tokens=grid.start(0) + grid.l
             )
-            mass, places = mass_BHT[0].mean(dim=0).topk(strongest)
+            mass, places = mass_BHT[0].mean(dim=0).topk(strongest_keys(len(tokens)))
             for place, share in zip(places.tolist(), mass.tolist(), strict=True):
                 mass_of[view.layer][tokens[place]] += share
 

@@ -56,7 +56,10 @@ def tasks(settings: TasksSettings, *, echo: Echo) -> dict[str, Any]:
         (name, shots, length) for name, shots in wanted.items() for length in (lengths if is_of_ruler(name) else [None])
     ]
     for name, shots, length in steps:
-        echo(f"task      {name}" + count_of(shots, "examples") + count_of(length, "tokens"))
+        details = "".join(
+            f", {count} {what}" for count, what in ((shots, "examples"), (length, "tokens")) if count is not None
+        )
+        echo(f"task      {name}{details}")
         metadata = {"pretrained": str(folder), "max_seq_lengths": [length]}
         manager = known if length is None else TaskManager(include_path=settings.include_path, metadata=metadata)
         kept = f"; {len(marks)} earlier results are in {settings.output}" if settings.output and marks else ""
@@ -101,10 +104,6 @@ def _evaluate(
 def _batch_size(settings: TasksSettings, device: str) -> int | str:
     """lm-eval's batch size; on a CPU its `auto` tries larger and larger batches until the system kills it."""
     return 1 if settings.batch_size == "auto" and device == "cpu" else settings.batch_size
-
-
-def count_of(count: int | None, what: str) -> str:
-    return "" if count is None else f", {count} {what}"
 
 
 def with_mean(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -50,13 +50,16 @@ def far_key_mass(q_BHTD: Tensor, k_BGTD: Tensor, *, scaling: float, skipped_toke
     return mass_BHT
 
 
+def strongest_keys(T: int) -> int:
+    """How many keys of a row of T tokens count as its strongest: 6 of every 1,024, and at least one."""
+    return min(T, max(1, round(T * STRONGEST_PER_1024 / 1024)))
+
+
 def sink_mass(mass_XT: Tensor) -> Tensor:
     """Share of the mass on its strongest keys, 6 of every 1,024: (..., T) -> (...); 0 where no key is far enough back.
 
     For a head, pass its own `far_key_mass`; for a layer, the mean over its heads.
     """
-    tokens = mass_XT.shape[-1]
-    strongest = max(1, round(tokens * STRONGEST_PER_1024 / 1024))
     total_X = mass_XT.sum(dim=-1)
-    top_X = mass_XT.topk(min(strongest, tokens), dim=-1).values.sum(dim=-1)
+    top_X = mass_XT.topk(strongest_keys(mass_XT.shape[-1]), dim=-1).values.sum(dim=-1)
     return torch.where(total_X == 0, 0.0, top_X / total_X.clamp(min=1e-30))

@@ -35,9 +35,9 @@ def layer_cds(
     the value-weighted PFS, `value_cds_per_layer` and `value_cds_per_layer_no_std`; `copy_share_per_layer`, the share
     of the used PFS that falls on copy keys; `sink_mass_per_layer`; `near_share_per_layer`, of value-weighted PFS. With
     record "heads" also the same of each head, from its own attention, layer by layer: `..._per_head` in place of
-    `..._per_layer` (B, L H); with "range" also
-    `range_per_layer` (B, L), the median PFS of the used pairs at least half the document apart; with "forms" heads
-    too, and a form without sigma beside any ablation. `low_memory`: see `measure_focus`.
+    `..._per_layer` (B, L H); with "range" also `range_per_layer` (B, L), the median PFS of the used pairs at least half
+    the document apart; with "forms" heads too, and a form without sigma beside any ablation. `low_memory`: see
+    `measure_focus`.
     """
     measurement = FocusMeasurement(
         ids_BT.to(observer.device), grid, layers=observer.layers, ablation=ablation, backend=backend, record=record,
