@@ -18,8 +18,14 @@ def test_batches() -> None:
     assert paper.tokens <= 10**9
     clipped = cut_batches(TrainSettings(tokens=100_000), length=32_768, devices=1)
     assert (clipped.rows_a_step, clipped.steps, clipped.tokens) == (3, 1, 98_304)
-    with pytest.raises(LadmError, match=r"^a batch of 1,048,576 tokens holds 32 rows of 32,768, but there are 64 dev"):
+    with pytest.raises(
+        LadmError, match="^a batch of .* tokens holds 32 rows of 32,768 tokens, fewer than the 64 devices; raise"
+    ):
         cut_batches(settings, length=32_768, devices=64)
+    with pytest.raises(
+        LadmError, match="^a batch of 9 tokens holds no row of 10 tokens; raise --tokens or batch_tokens"
+    ):
+        cut_batches(TrainSettings(tokens=9), length=10, devices=1)
 
 
 def test_memory(golden_lm: Path) -> None:

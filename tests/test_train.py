@@ -430,8 +430,7 @@ def test_faults_in_full(
     base = ("train", "--model", golden_lm, "--rows", rows)
     faults: list[tuple[tuple[Any, ...], int, str]] = [
         ((*base, "--output", tmp_path / "o", "--tokens", "100"), 1,
-         "a batch of 100 tokens holds 0 rows of 128, but there are 1 devices; raise --tokens or batch_tokens, or "
-         "lower --length"),
+         "a batch of 100 tokens holds no row of 128 tokens; raise --tokens or batch_tokens, or lower --length"),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--length", "400"), 1,
          f"{rows}: no row has 400 tokens; give a smaller --length"),
         ((*base, "--output", tmp_path / "o", "--tokens", "10k", "--rope-base", "1"), 2,

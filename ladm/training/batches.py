@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladm.errors import LadmError, one_line
+from ladm.errors import LadmError, count_of, one_line
 from ladm.modeling.loading_lock import LOADING
 from ladm.settings.training import TrainSettings
 
@@ -46,9 +46,11 @@ def cut_batches(settings: TrainSettings, *, length: int, devices: int) -> Batche
     """
     batch_rows = min(settings.batch_tokens, settings.tokens) // length
     if batch_rows < devices:
+        held = "no row" if devices == 1 else count_of(batch_rows, "row")
+        fewer = "" if devices == 1 else f", fewer than the {devices} devices"
         raise LadmError(
-            f"a batch of {min(settings.batch_tokens, settings.tokens):,} tokens holds {batch_rows} rows of {length:,}, "
-            f"but there are {devices} devices; raise --tokens or batch_tokens, or lower --length"
+            f"a batch of {min(settings.batch_tokens, settings.tokens):,} tokens holds {held} of {length:,} tokens"
+            f"{fewer}; raise --tokens or batch_tokens, or lower --length"
         )
     at_once = min(settings.rows_at_once, batch_rows // devices)
     accumulate = batch_rows // (devices * at_once)
