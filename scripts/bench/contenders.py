@@ -62,7 +62,8 @@ def document(folder: str, tokens: int, *, random: bool) -> Tensor:
     packed = Path(__file__).resolve().parents[2] / "ladm" / "data" / "documents.jsonl.gz"
     documents = [json.loads(line) for line in gzip.decompress(packed.read_bytes()).splitlines()]
     texts = [document["text"] for document in documents if document["meta"]["expected"] == "coherent"]
-    ids = [token for text in texts for token in AutoTokenizer.from_pretrained(folder)(text)["input_ids"]]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [token for text in texts for token in tokenizer(text)["input_ids"]]
     if len(ids) < tokens:
         raise SystemExit(f"the toy's texts have {len(ids):,} tokens, and {tokens:,} are wanted")
     return torch.tensor([ids[:tokens]])
