@@ -69,19 +69,23 @@ def job_of(
     make_scorer: Callable[[str], Any] = fakes.make_fake,
     batch: int = 5,
     devices: int = 1,
+    supervised: bool | None = None,
     report: Callable[[list[Any]], None] = lambda _: None,
     warn: Callable[[str], None] = print,
     take_early: Callable[..., Any] = lambda *_: None,
     **config: Any,
 ) -> ScoreJob:
-    """The units of a source on fake devices; `config` goes to every worker."""
+    """The units of a source on fake devices; `config` goes to every worker.
+
+    `supervised`: in processes of their own, None: if there are several devices.
+    """
     worker = WorkerConfig(
         folder=run.folder, rows=rows.name, limit=None, make_scorer=make_scorer, batch_rows=Batch(batch), **config
     )
     names = tuple(f"fake:{k}" for k in range(devices))
     return ScoreJob(
         run=run, rows=rows, source=source, worker=worker, devices=names, report=report, warn=warn,
-        supervised=devices > 1, take_early=take_early,
+        supervised=devices > 1 if supervised is None else supervised, take_early=take_early,
     )  # fmt: skip
 
 
@@ -91,6 +95,7 @@ def complete(
     *,
     make_scorer: Callable[[str], Any] = fakes.make_fake,
     workers: int = 1,
+    supervised: bool | None = None,
     batch: int = 5,
     report: Callable[[list[Any]], None] = lambda _: None,
 ) -> Run:
@@ -99,8 +104,11 @@ def complete(
         run = Run.create_or_resume(folder, identity(rows))
         adopt_shared(run)
         run_units(
-            job_of(run, rows, OwnUnits(run), make_scorer=make_scorer, batch=batch, devices=workers, report=report)
-        )
+            job_of(
+                run, rows, OwnUnits(run), make_scorer=make_scorer, batch=batch, devices=workers,
+                supervised=supervised, report=report,
+            )
+        )  # fmt: skip
         finish(run)
     return run
 
@@ -229,6 +237,16 @@ def kill_launches(folder: Path, rows: Rows, *, kills: int, launches: int, seed: 
     return found
 
 
+def take_part(folder: Path, rows: Rows, shard: Shard, make_scorer: Any = fakes.make_fake, lease: float = 2.0) -> int:
+    """One launch of several; returns how many rows it scored."""
+    heard: list[Record] = []
+    with locked(folder, shared=True):
+        run = Run.create_or_resume(folder, identity(rows))
+        with SharedUnits(run, shard, lease_seconds=lease) as source:
+            run_units(job_of(run, rows, source, make_scorer=make_scorer, report=heard.extend))
+    return len(heard)
+
+
 def share(folder: Path, rows: Rows, shard: Shard, *, report: Callable[[list[Any]], None]) -> None:
     """One of several launches of a run, as `ladm score --shard` does it; a lost one is replaced after a second."""
     with locked(folder, shared=True):
@@ -311,7 +329,7 @@ def every_failure(folder: Path, rows: Rows) -> int:
     return sum(at_every_operation(folder, rows, partial(interrupted, for_ever=for_ever)) for for_ever in (False, True))
 
 
-def every_crash_point(folder: Path, rows: Rows) -> int:
+def every_crash_point(folder: Path, rows: Rows, *, moments: tuple[str, ...] = ("before", "after")) -> int:
     """Stop before and after each disk operation; the next start ends with the same bytes. Returns how many points."""
     complete(folder / "whole", rows)
 
@@ -320,7 +338,7 @@ def every_crash_point(folder: Path, rows: Rows) -> int:
             complete(run, rows)
         return counter
 
-    return sum(at_every_operation(folder, rows, partial(interrupted, after=after)) for after in (False, True))
+    return sum(at_every_operation(folder, rows, partial(interrupted, after=each == "after")) for each in moments)
 
 
 KILL_SHARE = 0.05

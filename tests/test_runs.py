@@ -88,7 +88,7 @@ def test_the_batch_does_not_show(tmp_path: Path, rows: Rows, reference: dict[str
 
 
 def test_several_processes_give_the_same_bytes(tmp_path: Path, rows: Rows, reference: dict[str, bytes]) -> None:
-    complete(tmp_path / "run", rows, workers=3)
+    complete(tmp_path / "run", rows, workers=2)
     assert contents(tmp_path / "run") == reference
 
 
@@ -248,7 +248,7 @@ def test_the_second_holder_learns_who_the_first_is(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, rows: Rows) -> None:
     with pytest.raises(LadmError, match=r"^the worker on fake:\d failed: ValueError: no such weights$"):
-        complete(tmp_path / "run", rows, make_scorer=fakes.make_failing, workers=2)
+        complete(tmp_path / "run", rows, make_scorer=fakes.make_failing, supervised=True)
 
 
 def test_an_unfinished_run_is_not_summarised(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,8 +295,8 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, rows: Rows, reference: A
 
 
 def test_out_of_memory_once_costs_no_row(tmp_path: Path, rows: Rows, reference: Any) -> None:
-    """At each of the first 20 calls: a batch is halved, a row alone tried again with less memory."""
-    for call in range(1, 21):
+    """At each call of the first unit and the next: a batch is halved, a row alone tried again with less memory."""
+    for call in range(1, 11):
         scorer = FakeScorer(memory_at_call=call)
         complete(tmp_path / f"run{call}", rows, make_scorer=lambda _, scorer=scorer: scorer, batch=2)
         assert contents(tmp_path / f"run{call}") == reference

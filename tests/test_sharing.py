@@ -13,20 +13,18 @@ from typing import Any, NoReturn
 
 import fakes
 import pytest
-from crashes import contents, identity, job_of, sealed_records
+from crashes import contents, identity, sealed_records, take_part
 from test_engines import complete
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError
 from ladm.runs.finish import finish
 from ladm.runs.folder import Run
-from ladm.runs.records import Record
 from ladm.runs.stored_rows import count_stored_rows
 from ladm.runs.unit_writer import UnitWriter
 from ladm.runs.unsealed import adopt_shared
 from ladm.runs.verify import verify
 from ladm.scoring.engines import shared_units
-from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.placement import Placement, Shard, parse_shard, placement_from
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.storage.locks import locked
@@ -45,25 +43,15 @@ def whole(tmp_path: Path, rows: Rows) -> dict[str, bytes]:
     return contents(tmp_path / "whole")
 
 
-def share(folder: Path, rows: Rows, shard: Shard, make_scorer: Any = fakes.make_fake, lease: float = 2.0) -> int:
-    """One launch of several; returns how many rows it scored."""
-    heard: list[Record] = []
-    with locked(folder, shared=True):
-        run = Run.create_or_resume(folder, identity(rows))
-        with SharedUnits(run, shard, lease_seconds=lease) as source:
-            run_units(job_of(run, rows, source, make_scorer=make_scorer, report=heard.extend))
-    return len(heard)
-
-
 SHARER = """
     import sys
     sys.path.insert(0, sys.argv[1])
-    import fakes, test_sharing
+    import crashes, fakes
     from pathlib import Path
     from ladm.scoring.engines.placement import Shard
     from ladm.corpus.rows.reading import open_rows
     rows = open_rows(sys.argv[3])
-    print(test_sharing.share(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 3), fakes.make_meeting, lease=600.0))
+    print(crashes.take_part(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 2), fakes.make_meeting, lease=600.0))
 """
 
 
@@ -73,9 +61,9 @@ def test_launches_that_share_a_run_do_every_unit_once(tmp_path: Path, rows: Rows
     command = [sys.executable, str(script), str(TESTS), str(tmp_path / "run"), rows.name]
     meeting = tmp_path / "meeting"
     meeting.mkdir()
-    environment = os.environ | {"LADM_TEST_MEETING": f"{meeting}:3"}
+    environment = os.environ | {"LADM_TEST_MEETING": f"{meeting}:2"}
     launches = [
-        subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True, env=environment) for k in range(3)
+        subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True, env=environment) for k in range(2)
     ]
     done = [int(launch.communicate()[0]) for launch in launches]
     assert sum(done) == 100
@@ -97,7 +85,7 @@ def test_the_units_of_a_lost_launch_are_taken_over(tmp_path: Path, rows: Rows, w
     writer = UnitWriter(run, assignment.unit, holder=assignment.holder)
     writer.append(kept)
     writer.close()
-    assert share(folder, rows, Shard(1, 2), lease=0.5) == 100 - 7
+    assert take_part(folder, rows, Shard(1, 2), lease=0.5) == 100 - 7
     finish(run)
     assert contents(folder) == whole
     assert not [p.name for p in (folder / "units").iterdir() if not p.name.endswith(".jsonl")]
@@ -110,7 +98,7 @@ def test_one_who_comes_back_after_its_lease_spoils_nothing(tmp_path: Path, rows:
     assignment = slow.take()
     assert assignment is not None
     late = UnitWriter(run, assignment.unit, holder=assignment.holder)
-    assert share(folder, rows, Shard(1, 2), lease=0.5) == 100
+    assert take_part(folder, rows, Shard(1, 2), lease=0.5) == 100
     late.append(sealed_records(run, assignment.unit))
     late.seal()
     late.close()
