@@ -56,7 +56,9 @@ for kernel, more in (
         for assembler in sorted(Path(triton.__file__).parent.glob("backends/nvidia/bin/ptxas*")):
             command = [str(assembler), "-v", "-arch=sm_90a", file.name, "-o", "/dev/null"]
             done = subprocess.run(command, capture_output=True, text=True)
-            said += done.stderr if done.returncode == 0 else ""
+            if done.returncode == 0:
+                said = done.stderr
+                break
     print(kernel.fn.__name__, "wgmma" in ptx, " 0 bytes spill stores, 0 bytes spill loads" in said)
 """
 )

@@ -79,6 +79,20 @@ def test_a_thread_that_waits_soon_gives_up_its_core(
     assert spin_counts(command) == {"10000"}
 
 
+@pytest.mark.usefixtures("cgroups")
+def test_the_environment_of_a_users_own_policy_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for policy in (None, "ACTIVE"):
+        if policy is not None:
+            monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+        before = dict(os.environ)
+        share_cores()
+        added = dict(os.environ.items() - before.items())
+        assert bool(added) == (policy is None), added
+        for name in added:
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the OpenMP library of Linux for its settings")
 def test_a_policy_of_the_users_own_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")

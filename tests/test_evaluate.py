@@ -383,7 +383,7 @@ def test_arguments_of_lm_eval(talking: Path, tmp_path: Path, monkeypatch: pytest
             self.include_path, self.lengths = include_path, (metadata or {}).get("max_seq_lengths")
 
         def match_tasks(self, names: list[str]) -> list[str]:
-            return names
+            return [name for name in names if name != "nonesuch"]
 
     def evaluate(task_manager: Manager, **named: Any) -> dict[str, Any]:
         if task_manager.lengths is None:
@@ -428,6 +428,8 @@ def test_arguments_of_lm_eval(talking: Path, tmp_path: Path, monkeypatch: pytest
     (talking / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.py", null]}}')
     with pytest.raises(LadmError, match=r"names code .auto_map., which lm-eval's RULER would run"):
         tasks.tasks(TasksSettings(model=str(talking), tasks=("ruler",)), echo=print)
+    with pytest.raises(LadmError, match=r"^lm-eval has no task nonesuch; the suites of ladm are short, longbench, "):
+        tasks.tasks(TasksSettings(model=str(talking), tasks=("nonesuch",)), echo=print)
 
 
 @pytest.mark.slow
@@ -459,6 +461,7 @@ def test_without_lm_eval_the_remedy_is_named(golden_lm: Path, monkeypatch: pytes
         tasks.tasks(TasksSettings(model=str(golden_lm)), echo=print)
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_run_by_lm_eval(ladm: Command, talking: Path, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     folder = tmp_path / "tasks"

@@ -32,7 +32,7 @@ from ladm.selection.guarding import GuardManifest
 from ladm.selection.manifest import ChosenRows, Manifest
 from ladm.selection.manifest_file import read_manifest, write_manifest
 
-ROWS = 10_000
+ROWS = 6_000
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def test_a_subset_without_the_rows_it_took_is_refused(ladm: Any, small_run: Path
 
 def test_a_small_subset_of_many_documents_is_on_the_page(ladm: Any, large_run: Any, tmp_path: Path) -> None:
     run = Run.read(large_run(ROWS))
-    taken = list(range(5, ROWS, 50))
+    taken = list(range(5, ROWS, 30))
     guard = GuardManifest(
         given="signal_0:0-", column="signal_0", low=0.0, high=None, without_value=7,
         dropped={f"domain {k}": k for k in range(60)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,16 +23,25 @@ from ladm.storage.json_object import json_with_checksum
 PROGRAM = [sys.executable, "-m", "ladm"]
 
 
-@pytest.fixture
-def run(tmp_path: Path, save_rows: Any) -> Path:
-    """A finished run of fake scores."""
-    made = complete(tmp_path / "run", open_rows(save_rows(fake_rows(500))))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of fake scores, which no test changes."""
+    from datasets import Dataset
+
+    folder = tmp_path_factory.mktemp("finished")
+    Dataset.from_list(fake_rows(500)).save_to_disk(str(folder / "rows"))
+    made = complete(folder / "run", open_rows(str(folder / "rows")))
     # What the manifest of a subset repeats, which fake scores do not need.
     rest: dict[str, Any] = {"layers": [0, 1, 2], "model": {"type": "fake", "sha256": {}}, "dtype": "float32"}
     rest |= {"settings": Method().as_dict() | {"reduce": "mean", "record": "layers"}}
     rest |= {"score": Reduction(layers=(0, 1, 2)).identity()}
     (made.folder / "run.json").write_bytes(json_with_checksum(made.identity.content | rest))
     return made.folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def ladm(*words: Any, limit: Callable[[], None] | None = None, python: tuple[str, ...] = (), **changed: Any) -> Any:

@@ -99,7 +99,7 @@ def test_a_job_in_the_background_of_a_script_ignores_ctrl_c(some_rows: str, tmp_
 
 
 def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
-    """Typed at a pseudo-terminal, as a person does, it reaches every process of the run; two workers and all.
+    """Typed at a pseudo-terminal, as a person does, it reaches every process of the run; its worker and all.
 
     The last line says how to go on. The rows are scored by a fake: with the model see the test of the last line below.
     """
@@ -109,14 +109,14 @@ def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
     command = [sys.executable, PAUSED, "score", some_rows, *SMALL, "--output", str(tmp_path / "run")]
     pid, terminal = pty.fork()
     if pid == 0:
-        # Each of the workers scores one row of its unit and waits.
+        # The worker scores one row of its unit and waits.
         environment = os.environ | {"LADM_TEST_PAUSE_AFTER": "1", "LADM_TEST_FACTS": str(tmp_path / "facts")}
-        os.execve(sys.executable, [*map(str, command), "--workers", "2"], environment)
+        os.execve(sys.executable, [*map(str, command), "--workers", "1"], environment)
     said = b""
     typed = False
     with contextlib.suppress(OSError):  # what Linux answers once the other side is gone
         while True:
-            if not typed and lines_safe(tmp_path / "run") >= 2:
+            if not typed and lines_safe(tmp_path / "run") >= 1:
                 os.write(terminal, b"\x03")
                 typed = True
             if select.select([terminal], [], [], 0.005)[0]:
@@ -130,7 +130,7 @@ def test_ctrl_c_at_a_terminal(some_rows: str, tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 130, said
     assert said.splitlines()[-1].startswith(b"ladm: stopped by SIGINT; finished rows are safe in "), said
     assert b"Traceback" not in said
-    assert lines_safe(tmp_path / "run") == 2
+    assert lines_safe(tmp_path / "run") == 1
 
 
 @pytest.mark.slow
