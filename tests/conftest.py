@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -85,18 +87,15 @@ def golden_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def talking(golden_lm: Path, tmp_path: Path) -> Path:
-    """The golden model with a word tokenizer of 512 words."""
+@pytest.fixture(scope="session")
+def talking_model(golden_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden model with a word tokenizer of 512 words, which no test changes."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     from ladm.evaluation import needle
 
-    folder = tmp_path / "talking"
-    folder.mkdir()
-    for path in golden_lm.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = Path(shutil.copytree(golden_lm, tmp_path_factory.mktemp("talking") / "model"))
     words = [*"0123456789.\n:? ", "[UNK]", "The", "magic", "number", "of", "is", "Question", "What", "Answer", "the"]
     words += [*needle.CITIES, *(f"w{k}" for k in range(512 - len(words) - len(needle.CITIES)))]
     backend = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
@@ -107,6 +106,12 @@ def talking(golden_lm: Path, tmp_path: Path) -> Path:
         tokenizer_object=backend, unk_token="[UNK]", bos_token="w0", eos_token="w1"
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def talking(talking_model: Path, tmp_path: Path) -> Path:
+    """A copy of that model."""
+    return Path(shutil.copytree(talking_model, tmp_path / "talking"))
 
 
 @pytest.fixture
@@ -123,16 +128,52 @@ def save_rows(tmp_path: Path) -> Callable[..., str]:
     return save
 
 
+@pytest.fixture(scope="session")
+def runs_so_far(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, ...], Path]]:
+    """Where `score_once` keeps its runs, and which there are, by the rows and the flags."""
+    return tmp_path_factory.mktemp("runs"), {}
+
+
+@pytest.fixture
+def score_once(
+    ladm: Callable[..., Result], runs_so_far: tuple[Path, dict[tuple[str, ...], Path]]
+) -> Callable[..., Path]:
+    """Score a folder of rows with the tiny model, for tests of what comes after: equal rows are scored once a session.
+
+    The run is a copy of its own at `output`, which names the rows that were given, as if it had been made of them.
+    """
+    from ladm.storage.json_object import json_with_checksum
+
+    root, known = runs_so_far
+
+    def score(rows: str | Path, *flags: Any, output: Path) -> Path:
+        content = hashlib.sha256()
+        for path in sorted(Path(rows).rglob("*.arrow")):
+            content.update(path.read_bytes())
+        key = (content.hexdigest(), *map(str, flags))
+        if key not in known:
+            run = root / f"run{len(known)}"
+            result = ladm("score", rows, *SMALL, *flags, "--output", run)
+            assert result.exit_code == 0, result.output
+            known[key] = run
+        shutil.copytree(known[key], output)
+        made = read_object(output / "run.json")
+        made["about"]["rows"] = str(rows)
+        (output / "run.json").write_bytes(json_with_checksum(made))
+        return output
+
+    return score
+
+
 @pytest.fixture
 def score_rows(
-    ladm: Callable[..., Result], save_rows: Callable[..., str], tmp_path: Path
+    score_once: Callable[..., Path], save_rows: Callable[..., str], tmp_path: Path
 ) -> Callable[[list[dict[str, Any]]], tuple[str, Path]]:
-    """Save rows and score them with the tiny model; returns the folders of the rows and of the run."""
+    """Save rows and have them scored with the tiny model; returns the folders of the rows and of the run."""
 
     def score(rows: list[dict[str, Any]]) -> tuple[str, Path]:
         folder = save_rows(rows)
-        assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-        return folder, tmp_path / "run"
+        return folder, score_once(folder, output=tmp_path / "run")
 
     return score
 

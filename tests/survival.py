@@ -59,7 +59,7 @@ class Command:
 SCORED = ("--span-tokens", "4", "--dtype", "float32", "--device", "cpu")
 COMMANDS = {
     "prepare": Command(
-        words=("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "256", "-o", "{w}/new"),
+        words=("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "128", "-o", "{w}/new"),
         writes=("new/**/*",),
     ),
     "select": Command(
@@ -97,7 +97,7 @@ COMMANDS = {
     ),
     "run": Command(
         words=(
-            "run", "{w}/texts.jsonl", "--model", "{w}/model", "--length", "256", "--tokens", "1k", "-o", "{w}/new",
+            "run", "{w}/texts.jsonl", "--model", "{w}/model", "--length", "128", "--tokens", "1k", "-o", "{w}/new",
             *SCORED,
         ),
         writes=("new/**/*",), heavy=True,
@@ -112,10 +112,10 @@ def build_world(folder: Path, model: Path) -> None:
     draw = random.Random(5)
     with (folder / "texts.jsonl").open("w") as file:
         for k in range(40):
-            text = " ".join(f"w{draw.randrange(40 + 5 * k)}" for _ in range(280))
+            text = " ".join(f"w{draw.randrange(40 + 5 * k)}" for _ in range(150))
             file.write(json.dumps({"text": text, "meta": {"pile_set_name": f"d{k % 2}"}, "id": f"n{k}"}) + "\n")
     for words in (
-        ("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "256", "-o", "{w}/rows"),
+        ("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "128", "-o", "{w}/rows"),
         ("score", "{w}/rows", "--model", "{w}/model", *SCORED, "-o", "{w}/run"),
         ("select", "{w}/run", "--tokens", "1k", "-o", "{w}/subset"),
         ("score", "{w}/rows", "--model", "{w}/model", *SCORED, "--signals", "cds", "-o", "{w}/cds"),
@@ -203,13 +203,11 @@ def survive(
     """Interrupt a command at `points` drawn operations in each mode, None: at all of them; then run it again."""
     command, world, draw = COMMANDS[name], root / "world", random.Random(seed)
     fresh(template, world)
-    done = command.run(world)
+    with disk_operations(world, lambda _, do: do()) as counter:
+        done = command.run(world)
     assert done.exit_code == 0, done.output
     whole, names = command.result(world), _names(world)
     assert whole
-    fresh(template, world)
-    with disk_operations(world, lambda _, do: do()) as counter:
-        assert command.run(world).exit_code == 0
     found = Survivals(operations=counter["calls"])
     for mode in modes:
         numbers = range(found.operations)

@@ -23,14 +23,12 @@ LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490] * 5
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[list[dict[str, Any]], str, Path]:
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[list[dict[str, Any]], str, Path]:
     """Rows in three units, one of them without ids, and their run, in which rows of 90 tokens have no score."""
     rows = topical_rows(golden, LENGTHS)
     rows[9]["input_ids"] = []
     folder = save_rows(rows)
-    run = tmp_path / "run"
-    assert ladm("score", folder, *SMALL, "--signals", "cds", "--output", run).exit_code == 0
-    return rows, folder, run
+    return rows, folder, score_once(folder, "--signals", "cds", output=tmp_path / "run")
 
 
 def test_the_statistics_are_columns_of_the_run(ladm: Command, scored: tuple[list[dict[str, Any]], str, Path]) -> None:

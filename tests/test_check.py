@@ -69,7 +69,7 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("ladm.calibration.contrast_scores.count_baselines", count)
     out = tmp_path / "check"
     command = ("check", "--model", GOLDEN, "--rows", rows, "--output", out, "--span-tokens", "8", "--dtype", "float32")
-    command += ("--lists", rows)
+    command += ("--lists", rows, "--batch-size", "16")
     result = ladm(*command)
     assert result.exit_code == 0, result.output
     # Not of the rows with other spans, whose counts nothing reads.

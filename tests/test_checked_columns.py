@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import SMALL
 from damage import damages_of
 from datasets import Dataset
 from test_prepare import Command, tokenizer  # noqa: F401
@@ -135,10 +134,10 @@ def test_documents_of_a_damaged_data_set(ladm: Command, tokenizer: str, damaged:
 
 @pytest.mark.parametrize("form", ["arrow", "parquet", "npy"])
 def test_a_damaged_text_of_foreign_rows_is_not_selected(
-    ladm: Callable[..., Any], short_rows: str, tmp_path: Path, form: str
+    score_once: Any, ladm: Callable[..., Any], short_rows: str, tmp_path: Path, form: str
 ) -> None:
     run, subset = tmp_path / "run", tmp_path / "subset"
-    assert ladm("score", short_rows, *SMALL, "-o", run).exit_code == 0
+    score_once(short_rows, output=run)
     (path,) = Path(short_rows).glob("train/*.arrow")
     content = path.read_bytes()
     at = content.index((np.arange(8) * len("document 0")).astype("<i4").tobytes()) + 4 * 3

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import SMALL, topical_rows
+from conftest import topical_rows
 
 from ladm.cli.main import SECTIONS, main
 
@@ -42,9 +42,9 @@ def test_ctrl_c_while_the_program_loads(monkeypatch: pytest.MonkeyPatch, capsys:
     assert (stopped.value.code, capsys.readouterr().err) == (130, "ladm: stopped by Ctrl-C\n")
 
 
-def test_a_closed_pipe_and_a_name_that_is_not_utf8(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_closed_pipe_and_a_name_that_is_not_utf8(score_once: Any, ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    score_once(short_rows, output=run)
     command = [sys.executable, "-m", "ladm"]
     # Of `status`: test_scarce_resources.py.
     started = subprocess.Popen([*command, "report", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -61,9 +61,9 @@ def test_a_closed_pipe_and_a_name_that_is_not_utf8(ladm: Any, short_rows: str, t
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
 
 
-def test_a_library_that_cannot_be_loaded_is_named(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_named(score_once: Any, ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    score_once(short_rows, output=run)
     command = [sys.executable, "-m", "ladm", "top", str(run)]
     environment = os.environ | {"HF_HUB_ETAG_TIMEOUT": "10s"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -75,11 +75,13 @@ def test_a_library_that_cannot_be_loaded_is_named(ladm: Any, short_rows: str, tm
     assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_a_letter_that_the_terminal_lacks(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_a_letter_that_the_terminal_lacks(
+    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     """A domain called 文 in a locale of Latin-1."""
     rows = [row | {"domain": "café 文"} for row in topical_rows(golden, [400] * 3)]
     run = tmp_path / "run"
-    assert ladm("score", save_rows(rows), *SMALL, "--output", run).exit_code == 0
+    score_once(save_rows(rows), output=run)
     words = ["select", str(run), "--domain-key", "domain", "--tokens", "1k", "--dry-run", "--output", "subset"]
     for charset, name in (("latin-1", "café \\u6587"), ("utf-8", "café 文")):
         done = CliRunner(charset=charset).invoke(main, words)

@@ -43,7 +43,7 @@ NAN = float("nan")
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
     """A run of eight rows with texts, kinds and packages; the fourth is too short for a score."""
     rows = topical_rows(golden, LENGTHS)
     for k, row in enumerate(rows):
@@ -51,8 +51,7 @@ def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[
         row["kind"] = "intact" if k < 5 else "shuffled" if k < 7 else None
         row["package"] = f"p{k // 2}"
     folder = save_rows(rows)
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    run = Run.read(tmp_path / "run")
+    run = Run.read(score_once(folder, output=tmp_path / "run"))
     gain = {0: 0.1, 1: 0.9, 2: 0.3, 4: 0.2, 5: 0.05, 6: 0.4}
     add_signal(run, "context-gain", {"gain": gain})
     return folder, run.folder
@@ -188,11 +187,13 @@ def test_a_document_without_an_id_is_shown_with_the_file_that_it_is_from(named: 
     assert shown_name(named, 7) == expected
 
 
-def test_top_names_the_files_of_texts_without_ids(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_top_names_the_files_of_texts_without_ids(
+    score_once: Any, ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     rows = topical_rows(golden, [512, 400])
     for k, row in enumerate(rows):
         row["source"] = f"books/volume {k}.txt"
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     found = json.loads(ladm("top", tmp_path / "run", "--json").stdout)["documents"]
     assert {(each["id"], each["name"]) for each in found} == {("0", "0 volume 0.txt"), ("1", "1 volume 1.txt")}
     lines = ladm("top", tmp_path / "run").stdout.splitlines()[1:]
@@ -219,23 +220,25 @@ def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:
     ]  # fmt: skip
 
 
-def test_long_ids_keep_both_ends(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_long_ids_keep_both_ends(score_once: Any, ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     """Paths and addresses differ at their ends, where a window has its number too."""
     rows = topical_rows(golden, [512, 512])
     for k, row in enumerate(rows):
         row["id"] = f"usr/lib/python3/site-packages/package/module_{k}.py"
         row["chunked_index"] = k
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     output = ladm("top", tmp_path / "run").stdout
     assert all(f"  usr/lib/python3/sit…ackage/module_{k}.py/{k}  document {k}" in output for k in (0, 1)), output
 
 
-def test_tables_are_aligned_behind_wide_letters(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_tables_are_aligned_behind_wide_letters(
+    score_once: Any, ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     rows = topical_rows(golden, LENGTHS)
     for k, row in enumerate(rows):
         row["meta"] = {"pile_set_name": ("图书", "Bu\u0308cher", "web", "หนังสือ")[k % 4]}
         row["text"] = f"document {k}"
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     top = ladm("top", tmp_path / "run").stdout.splitlines()
     compared = ladm("compare", tmp_path / "run", "--columns", "score,length").stdout.splitlines()
     selected = ladm("select", tmp_path / "run", "--documents", "3", "--dry-run").stdout.splitlines()
@@ -288,11 +291,11 @@ def test_rows_with_other_contents_show_no_texts(
 
 
 def test_large_rows_are_compared_by_the_ids_of_those_that_are_shown(
-    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score_once: Any, ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ladm.runs.columns.text_beginnings.MOST_BYTES_READ", 0)
     rows = [row | {"id": f"mine {k}"} for k, row in enumerate(topical_rows(golden, [512, 450]))]
-    assert ladm("score", save_rows(rows), *SMALL, "-o", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     assert "document" in ladm("top", tmp_path / "run", "-n", "1").stdout.splitlines()[1]
     other = save_rows([row | {"id": f"d{k}"} for k, row in enumerate(rows)], "other")
     result = ladm("top", tmp_path / "run", "--worst", "-n", "1", "--rows", other)

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from conftest import SMALL, topical_rows
 from damage import Command, Damages, attack, damages_of, nothing
 
-FLIPS = int(os.environ.get("LADM_FLIPS", "8"))
+FLIPS = int(os.environ.get("LADM_FLIPS", "5"))
 CUTS = max(2, FLIPS // 8)
 SEED = int(os.environ.get("LADM_SEED", "0"))
 # A file that is cut off may be one that is not finished (3), or no run, subset or data set at all (1).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -29,13 +30,17 @@ from ladm.settings.evaluation import TasksSettings
 Command = Callable[..., Result]
 
 
-def plain_losses(folder: Path, ids: list[int]) -> torch.Tensor:
-    """-log p of every token but the first, from the model's own logits in float64."""
+@functools.lru_cache(maxsize=1)
+def plain_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+
+
+def plain_losses(folder: Path, ids: list[int]) -> torch.Tensor:
+    """-log p of every token but the first, from the model's own logits in float64."""
     with torch.inference_mode():
-        logits = model(torch.tensor([ids])).logits[0, :-1]
+        logits = plain_model(folder)(torch.tensor([ids])).logits[0, :-1]
     return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
 
 

@@ -29,13 +29,12 @@ def rows_of_three_domains(golden: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, str, Path, Path]:
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, str, Path, Path]:
     """All rows and those without a domain, with a run of each."""
     rows = rows_of_three_domains(golden)
     every, others = save_rows(rows), save_rows([row for row in rows if row["meta"]["pile_set_name"] != "Logs"], "few")
     for data, name in ((every, "run"), (others, "run-few")):
-        result = ladm("score", data, *SMALL, "--signals", "cds,longattn,text", "--output", tmp_path / name)
-        assert result.exit_code == 0, result.output
+        score_once(data, "--signals", "cds,longattn,text", output=tmp_path / name)
     return every, others, tmp_path / "run", tmp_path / "run-few"
 
 

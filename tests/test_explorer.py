@@ -44,14 +44,13 @@ def data_of(page: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def small_run(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
+def small_run(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Path:
     """Six documents in two domains, the last without a score."""
     rows = topical_rows(golden, [700, 650, 600, 550, 512, 40])
     for row in rows:
         row["text"] = f"\n\n  {row['text']}\n\nsecond line\nthird\nfourth\nfifth"
         row["source"] = f"corpus/part-{row['index']}.jsonl line 7"
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return tmp_path / "run"
+    return Path(score_once(save_rows(rows), output=tmp_path / "run"))
 
 
 @pytest.fixture
@@ -146,11 +145,11 @@ def test_the_page_says_that_the_command_takes_fewer_windows_than_the_figures_cou
         assert json.loads(result.stdout)["taken_documents"] == taken
 
 
-def test_ids_are_whole_and_in_one_line(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_ids_are_whole_and_in_one_line(score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     rows = topical_rows(golden, [700, 650])
     names = ["https://example.org/" + "a" * 500, "two\nlines\u2028and\x1bmore"]
     rows = [row | {"id": name} for row, name in zip(rows, names, strict=True)]
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     assert ladm("report", tmp_path / "run").exit_code == 0
     data = data_of(tmp_path / "run" / "report.html")
     assert sorted(document[4] for document in data["documents"]) == [names[0], "two lines and more"]

@@ -40,13 +40,12 @@ def named_rows(golden: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path, Path]:
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path, Path]:
     """All rows with their run, and a run of those that no list excludes."""
     rows = named_rows(golden)
     every, few = save_rows(rows), save_rows([row for k, row in enumerate(rows) if k not in OUT], "few")
     for data, name in ((every, "run"), (few, "run-few")):
-        result = ladm("score", data, *SMALL, "--signals", "cds,longattn,text", "--output", tmp_path / name)
-        assert result.exit_code == 0, result.output
+        score_once(data, "--signals", "cds,longattn,text", output=tmp_path / name)
     return every, tmp_path / "run", tmp_path / "run-few"
 
 

@@ -252,12 +252,14 @@ def test_documents_are_chosen_by_their_index(ladm: Any, scored: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_name_is_an_id_or_else_an_index(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_a_name_is_an_id_or_else_an_index(
+    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     rows = topical_rows(golden, [400] * 5)
     ids = ["perl-5", "0", "twice", "twice", None]
     run = tmp_path / "run"
     folder = save_rows([row | {"index": k, "id": name} for k, (row, name) in enumerate(zip(rows, ids, strict=True))])
-    assert ladm("score", folder, *SMALL, "--signals", "cds", "--output", run).exit_code == 0
+    score_once(folder, "--signals", "cds", output=run)
     # "0" is the name of the second document, and no document is called 1 or 4.
     cases = (("perl-5", {0}), ("0", {1}), ("1", {1}), ("twice", {2, 3}), ("4", {4}), ("#4", {4}))
     shown = {document.id for document in top_documents(TopSettings(run=str(run), number=9)).documents}
@@ -272,14 +274,14 @@ def test_a_name_is_an_id_or_else_an_index(ladm: Any, save_rows: Any, golden: Any
 
 @pytest.mark.parametrize("ids", [["a", "a", "b"], [7, 7, 8], None])
 def test_a_window_is_named_as_ladm_top_shows_it(
-    ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, ids: list[Any] | None
+    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, ids: list[Any] | None
 ) -> None:
     named = [{} if ids is None else {"id": name} for name in ids or "---"]
     windows = [{"index": 40 + k, "chunked_index": part} for k, part in enumerate([0, 1, 1])]
     rows = [
         row | window | own for row, window, own in zip(topical_rows(golden, [400] * 3), windows, named, strict=True)
     ]
-    assert ladm("score", save_rows(rows), *SMALL, "--signals", "cds", "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), "--signals", "cds", output=tmp_path / "run")
     run = Run.read(tmp_path / "run")
     shown = top_documents(TopSettings(run=str(run.folder))).documents
     assert len({document.id for document in shown}) == 3
@@ -380,9 +382,9 @@ def test_scores_of_profiles_are_decomposed(
         assert sum(one["pairs"][0]["later"]["weights"]) == pytest.approx(one["pairs"][0]["part"], rel=1e-4)
 
 
-def test_a_model_without_a_tokenizer_shows_no_text(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_shows_no_text(score_once: Any, ladm: Any, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    score_once(short_rows, output=run)
     result = ladm("inspect", run, "--top", "1")
     assert (
         "warning   the model's folder has no tokenizer: positions will be shown without their text\n" in result.stderr

@@ -53,10 +53,9 @@ def scored(score_rows: Any, golden: Any) -> tuple[str, Path]:
 
 
 @pytest.fixture
-def other(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> Path:
+def other(score_once: Any, scored: tuple[str, Path], tmp_path: Path) -> Path:
     """A second run of the same rows, with other spans; its scores are in another order."""
-    assert ladm("score", scored[0], *SMALL[:-1], "8", "--output", tmp_path / "other").exit_code == 0
-    return tmp_path / "other"
+    return Path(score_once(scored[0], "--span-tokens", "8", output=tmp_path / "other"))
 
 
 def by_position(run: Path, name: str) -> dict[int, float]:
@@ -196,9 +195,11 @@ def test_what_the_rows_do_not_have_is_an_error_of_usage(
             assert result.stderr.startswith(f"ladm: {message}"), (command, flags, result.stderr)
 
 
-def test_the_manifest_says_which_numbers_were_used(ladm: Command, golden: Any, save_rows: Any, tmp_path: Path) -> None:
+def test_the_manifest_says_which_numbers_were_used(
+    score_once: Any, ladm: Command, golden: Any, save_rows: Any, tmp_path: Path
+) -> None:
     rows = save_rows(corpus(golden))
-    assert ladm("score", rows, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(rows, output=tmp_path / "run")
     command = (
         "select",
         tmp_path / "run",
@@ -263,13 +264,13 @@ def test_a_row_that_the_other_run_could_not_score_has_no_value(
 
 
 def test_a_run_of_other_rows_is_refused(
-    ladm: Command, scored: tuple[str, Path], tmp_path: Path, save_rows: Any, golden: Any
+    score_once: Any, ladm: Command, scored: tuple[str, Path], tmp_path: Path, save_rows: Any, golden: Any
 ) -> None:
     rows, run = scored
     turned = save_rows(corpus(golden)[::-1], "turned")
     # The same ids in another order, the first rows alone, and a run that is not finished.
     assert ladm("score", turned, *SMALL, "--output", tmp_path / "turned-run").exit_code == 0
-    assert ladm("score", rows, *SMALL, "--limit", "5", "--output", tmp_path / "part").exit_code == 0
+    score_once(rows, "--limit", "5", output=tmp_path / "part")
     shutil.copytree(run, tmp_path / "half")
     (tmp_path / "half" / "scores.parquet").unlink()
     t = tmp_path
@@ -284,7 +285,7 @@ def test_a_run_of_other_rows_is_refused(
             result = ladm(*command, "--by", "o.score", "--join", f"o={t / name}")
             assert result.exit_code == code, result.output
             assert result.stderr.endswith(f"{message}\n"), result.stderr
-    assert ladm("score", rows, *SMALL, "--output", t / "again").exit_code == 0
+    score_once(rows, output=t / "again")
     unknown = ladm("top", run, "--by", "o.gain", "--join", f"o={t / 'again'}")
     assert (unknown.exit_code, unknown.stderr.startswith(f"ladm: {t}/again has no column gain")) == (2, True)
 

@@ -85,7 +85,8 @@ TRITON_CASES = [
     pytest.param("released", 1500, 1, 1, 64, 130, {"n": 1, "d_afs": 2, "d_cds": 1, "n0": 4}, marks=pytest.mark.slow),
     pytest.param("paper", 301, 4, 2, 40, 7, {"n0": 3}, marks=pytest.mark.slow),
     pytest.param("released", 420, 1, 1, 512, 40, {"n": 1, "d_afs": 2, "d_cds": 1}, marks=pytest.mark.slow),
-    ("paper", 397, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
+    pytest.param("paper", 397, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}, marks=pytest.mark.slow),
+    ("paper", 199, 2, 1, 96, 17, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),
 ]
 
 
@@ -134,8 +135,8 @@ def test_triton_error_budget_in_half_precision(variant: str, dtype: torch.dtype)
 
     And at most twice that of plain torch, whose logits are of that precision.
     """
-    grid = span_grid(700, variant=variant, l=20, m=1, n=4, n0=5, d_afs=2, d_cds=3)
-    q, k = (x.to(DEVICE, dtype) for x in draw(1, 4, 2, 700, 64))
+    grid = span_grid(500, variant=variant, l=20, m=1, n=4, n0=5, d_afs=2, d_cds=3)
+    q, k = (x.to(DEVICE, dtype) for x in draw(1, 2, 1, 500, 64))
     lse = lse_of(q, k, 0.125)
     errors = {}
     for backend in ("torch", "triton"):

@@ -127,7 +127,7 @@ def _tokenizer(kind: str, folder: Path) -> str:
 
 def _texts(seed: int) -> list[str]:
     draw = random.Random(seed)
-    return ["".join(draw.choices(PARTS, k=draw.randrange(1, 300))) for _ in range(60)]
+    return ["".join(draw.choices(PARTS, k=draw.randrange(1, 300))) for _ in range(25)]
 
 
 def windows(tokenizer: TextTokenizer, texts: list[str], length: int) -> list[Any]:

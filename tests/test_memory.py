@@ -132,13 +132,13 @@ def test_a_device_has_a_remedy_of_its_own(text: str) -> None:
 
 
 def test_the_counts_of_a_run_are_not_called_damaged(
-    ladm: Callable[..., Result], short_rows: str, tmp_path: Path, monkeypatch: Any
+    score_once: Any, ladm: Callable[..., Result], short_rows: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     from ladm.runs.folder import Run
     from ladm.runs.unigrams import counts_of_run
 
     run = tmp_path / "run"
-    assert ladm("score", short_rows, *SMALL, "--signals", "cds,text", "--output", run).exit_code == 0
+    score_once(short_rows, "--signals", "cds,text", output=run)
     assert counts_of_run(Run.read(run)) is not None
     monkeypatch.setattr(np, "load", failing(MemoryError("Unable to allocate 1.2 MiB")))
     with pytest.raises(LackOfMemoryError, match=r"unigrams\.npy: not enough memory for it, or it is damaged \(Unable"):

@@ -35,9 +35,8 @@ def rows(save_rows: Any, golden: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def run(ladm: Command, rows: str, tmp_path: Path) -> Path:
-    assert ladm("score", rows, *SMALL, "--output", tmp_path / "run").exit_code == 0
-    return tmp_path / "run"
+def run(score_once: Any, rows: str, tmp_path: Path) -> Path:
+    return Path(score_once(rows, output=tmp_path / "run"))
 
 
 def test_robust_is_the_mean_of_the_later_layers_of_its_column_and_rescoring_gives_the_same(
@@ -229,9 +228,11 @@ def test_select_warns_of_a_plain_mean_over_sink_layers(ladm: Command, run: Path,
         assert (result.exit_code, "plain mean" in result.stderr) == (0, False)
 
 
-def test_select_warns_of_robust_without_a_guard(ladm: Command, short_rows: str, tmp_path: Path) -> None:
+def test_select_warns_of_robust_without_a_guard(
+    score_once: Any, ladm: Command, short_rows: str, tmp_path: Path
+) -> None:
     released, robust = tmp_path / "released", tmp_path / "robust"
-    assert ladm("score", short_rows, *SMALL, "--output", released).exit_code == 0
+    score_once(short_rows, output=released)
     assert ladm("rescore", released, "--score", "robust", "--output", robust).exit_code == 0
     warning = (
         "warning   robust ranks shuffled text, repeated text and lists above real documents, and no guard drops any: "
@@ -265,10 +266,10 @@ def test_without_statistics_of_texts_the_warning_names_the_other_guards(
 
 
 def test_a_ranking_by_the_score_of_a_run_of_texts_alone_is_warned_of(
-    ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path
+    score_once: Any, ladm: Command, short_rows: str, golden_lm: Path, tmp_path: Path
 ) -> None:
     run, select = tmp_path / "run", ("--documents", "3", "--dry-run", "--output", tmp_path / "subset")
-    assert ladm("score", short_rows, *SMALL, "--signals", "text", "--output", run).exit_code == 0
+    score_once(short_rows, "--signals", "text", output=run)
     warning = (
         "warning   the score of this run is gzip_ratio, which ranks random characters and tables of numbers first: try "
         "--by far_rare --within far_rare:-80%/domain --within gzip_ratio:10%-/domain (docs/selection.md)\n"
@@ -286,7 +287,9 @@ def test_a_ranking_by_the_score_of_a_run_of_texts_alone_is_warned_of(
     assert ladm("select", gain, *select).stderr == ""
 
 
-def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, short_rows: str, tmp_path: Path) -> None:
+def test_the_guards_of_the_pool_are_those_that_they_stand_for(
+    score_once: Any, ladm: Command, short_rows: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     scored = ladm("score", short_rows, *SMALL, "--score", "robust", "--output", run)
     assert scored.stderr.splitlines()[-1] == f"next: ladm select {run} --tokens N --within pool -o subset"
@@ -307,7 +310,7 @@ def test_the_guards_of_the_pool_are_those_that_they_stand_for(ladm: Command, sho
     words = "leaves no document; give it wider limits; a quantile has a %, such as 80%"
     assert none.stderr == f"ladm: --within robust:80- {words}\n"
     released = tmp_path / "released"
-    assert ladm("score", short_rows, *SMALL, "--signals", "longattn", "--output", released).exit_code == 0
+    score_once(short_rows, "--signals", "longattn", output=released)
     result = ladm("select", released, "--top", "9%", "--by", "longattn", "--within", "pool", "--output", tmp_path / "x")
     columns = "score, longattn_ds, longattn_v, length, random, longattn"
     assert (result.exit_code, result.stderr) == (2, f"ladm: {released} has no column robust; it has {columns}\n")

@@ -244,11 +244,13 @@ def test_hostile_data_is_only_shown_as_text(ladm: Any, make_run: Any, talking: P
     assert "x" * 200 not in page.text
 
 
-def test_unusual_meta_is_shown_unchanged(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_unusual_meta_is_shown_unchanged(
+    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     rows = topical_rows(golden, [700, 692, 684, 676])
     for row, meta in zip(rows, ["plain words", "[" * 5000, None, "x"], strict=True):
         row |= {"meta": meta, "chunked_index": 7}
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     for key, domains in {"meta.pile_set_name": {"(none) 4"}, "meta": {"plain words 1", "(none) 1"}}.items():
         assert ladm("report", tmp_path / "run", "--domain-key", key).exit_code == 0
         page = Page((tmp_path / "run" / "report.html").read_text())
@@ -286,11 +288,13 @@ def test_a_run_without_inspections_shows_the_commands(ladm: Any, make_run: Any) 
     assert f"ladm inspect {quoted} ladm report {quoted} {options}" in page.text
 
 
-def test_domains_by_a_column_that_the_run_repeats(ladm: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_domains_by_a_column_that_the_run_repeats(
+    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
     rows = topical_rows(golden, [700, 692, 684, 676])
     for k, row in enumerate(rows):
         row |= {"source": "web" if k else None, "domain": "prose", "meta": {"pile_set_name": None if k else "code"}}
-    assert ladm("score", save_rows(rows), *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(save_rows(rows), output=tmp_path / "run")
     # By the default key, a row whose meta has no domain has that of its column.
     for flags, domains in (
         (("--domain-key", "source"), ["(none) 1", "web 3"]),

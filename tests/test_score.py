@@ -206,7 +206,7 @@ def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Pat
 def test_stopping_at_errors_keeps_what_is_done(
     ladm: Run, save_rows: Any, golden: Any, tmp_path: Path, flags: tuple[str, ...], safe: int
 ) -> None:
-    rows = topical_rows(golden, [400] * 40)
+    rows = topical_rows(golden, [320] * 40)
     rows[3]["input_ids"] = None
     rows[20]["input_ids"] = None
     rows[39]["input_ids"] = [7]

@@ -314,7 +314,9 @@ def test_a_band_over_other_layers(ladm: Command, scored: tuple[str, Path], tmp_p
         assert ladm(*command, guard, "--profile", other).exit_code == 0
 
 
-def test_the_band_over_the_layers_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+def test_the_band_over_the_layers_of_a_profile(
+    score_once: Any, ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
     """A run that is made with a profile stores its layers alone; one that is rescored by it keeps all."""
     rows, run = scored
     few = replace(Run.read(run).identity.reduction, layers=(1, 2))
@@ -325,7 +327,7 @@ def test_the_band_over_the_layers_of_a_profile(ladm: Command, scored: tuple[str,
     )  # fmt: skip
     assert ladm("score", rows, *SMALL, "--profile", profile, "--output", tmp_path / "few").exit_code == 0
     assert ladm("rescore", run, "--profile", profile, "--output", tmp_path / "all").exit_code == 0
-    assert ladm("score", rows, *SMALL, "--layers", "2", "--output", tmp_path / "other").exit_code == 0
+    score_once(rows, "--layers", "2", output=tmp_path / "other")
     flags = ("--top", "100%", "--within", "profile")
     for folder, limit in ((tmp_path / "few", 0.8), (tmp_path / "all", 0.9)):
         guards = selected(ladm, folder, *flags)["guards"]
@@ -335,11 +337,13 @@ def test_the_band_over_the_layers_of_a_profile(ladm: Command, scored: tuple[str,
     assert (result.exit_code, "has copy_share over layers 0-2, and" in result.stderr) == (1, True)
 
 
-def test_the_median_of_an_ablation_has_no_band(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+def test_the_median_of_an_ablation_has_no_band(
+    score_once: Any, ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
     rows, run = scored
     profile = write_profile(run, tmp_path / "p.yaml", {"median": (0.0, 0.0, 9.0), "robust": (0.0, 0.0, 9.0)})
     other = tmp_path / "no-std"
-    assert ladm("score", rows, *SMALL, "--ablation", "no-std", "--output", other).exit_code == 0
+    score_once(rows, "--ablation", "no-std", output=other)
     command = ("--top", "9%", "--within", "profile", "--profile", profile, "--dry-run", "--by")
     assert ladm("select", run, *command, "median").exit_code == 0
     assert ladm("select", other, *command, "robust").exit_code == 0

@@ -20,15 +20,14 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def two(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> list[tuple[str, Path]]:
+def two(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> list[tuple[str, Path]]:
     """Two runs of four rows each, of one model and method."""
     made = []
     for name, lengths in (("a", [512, 400, 450, 480]), ("b", [700, 490, 512, 300])):
         rows = save_rows(
             [row | {"id": f"{name}{row['index']}"} for row in topical_rows(golden, lengths)], f"rows-{name}"
         )
-        assert ladm("score", rows, *SMALL, "--output", tmp_path / name).exit_code == 0
-        made.append((rows, tmp_path / name))
+        made.append((rows, score_once(rows, output=tmp_path / name)))
     return made
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, read_lines, read_object, topical_rows
+from conftest import GOLDEN, read_lines, read_object, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -492,10 +492,10 @@ def test_a_pool_smaller_than_the_budget_is_refused() -> None:
 
 @pytest.mark.parametrize("command", ["select", "inspect"])
 def test_torn_rows_are_damage_not_rows_that_moved(
-    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, command: str
+    score_once: Any, ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, command: str
 ) -> None:
     rows, run = Path(save_rows(topical_rows(golden, [400] * 6))), tmp_path / "run"
-    assert ladm("score", rows, *SMALL, "--output", run).exit_code == 0
+    score_once(rows, output=run)
     (shard,) = rows.rglob("*.arrow")
     shard.write_bytes(shard.read_bytes()[:-200])
     words = {"select": ("--tokens", "1k", "-o", tmp_path / "subset"), "inspect": ()}[command]

@@ -53,15 +53,11 @@ def read_megatron(prefix: Path) -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
     rows = topical_rows(golden, LENGTHS)
     rows[3]["input_ids"] = rows[3]["input_ids"][:90]
     folder = save_rows([row | {"id": f"doc-{row['index']}", "score": "own"} for row in rows])
-    run = tmp_path / "run"
-    assert ladm(
-        "score", folder, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "-o", run
-    ).exit_code == 0  # fmt: skip
-    return folder, run
+    return folder, score_once(folder, output=tmp_path / "run")
 
 
 def chosen(scored: tuple[str, Path], tmp_path: Path, ladm: Command) -> list[dict[str, Any]]:

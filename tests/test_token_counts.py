@@ -38,11 +38,9 @@ def rows(save_rows: Any, golden: Any) -> str:
 
 
 @pytest.fixture
-def run(ladm: Command, rows: str, tmp_path: Path) -> Path:
+def run(score_once: Any, rows: str, tmp_path: Path) -> Path:
     """A run that was scored with text statistics, in several units."""
-    folder = tmp_path / "run"
-    assert ladm("score", rows, *SMALL, "--output", folder).exit_code == 0
-    return folder
+    return Path(score_once(rows, output=tmp_path / "run"))
 
 
 def files(folder: Path) -> dict[str, bytes]:

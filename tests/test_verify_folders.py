@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import GOLDEN
 from test_subset_formats import Command, scored, select  # noqa: F401
 from test_verify import flip
@@ -20,16 +21,39 @@ from ladm.errors import LadmError
 FORMATS = ("arrow", "parquet", "jsonl", "megatron", "npy")
 
 
-@pytest.fixture
-def prepared(ladm: Command, talking: Path, tmp_path: Path) -> Path:
-    """Rows of `ladm prepare`."""
-    documents = tmp_path / "documents.jsonl"
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, talking_model: Path) -> Path:
+    """A folder with documents, a model, rows of `ladm prepare` and a finished job; `whole` beside it is a copy."""
+    from ladm.cli.main import main
+
+    folder = tmp_path_factory.mktemp("place") / "used"
+    documents, model = folder / "documents.jsonl", folder / "talking"
+    shutil.copytree(talking_model, model)
     texts = [" ".join(f"word{k * n % 997}" for k in range(900)) for n in range(2, 12)]
     documents.write_text("".join(json.dumps({"text": text, "id": f"d{n}"}) + "\n" for n, text in enumerate(texts)))
-    rows = tmp_path / "rows-prepared"
-    result = ladm("prepare", documents, "--domain", "a", "--tokenizer", talking, "--length", "256", "-o", rows)
-    assert result.exit_code == 0, result.stderr
-    return rows
+    flags = ("--domain", "a", "--length", "256")
+    words = (*flags, "--tokens", "1k", "--span-tokens", "8", "--device", "cpu", "--dtype", "float32")
+    for command in (
+        ("prepare", documents, "--tokenizer", model, *flags, "-o", folder / "rows-prepared"),
+        ("run", documents, "--model", model, *words, "-o", folder / "job"),
+    ):
+        done = CliRunner().invoke(main, [str(word) for word in command])
+        assert done.exit_code == 0, done.output
+    shutil.copytree(folder, folder.parent / "whole")
+    return folder
+
+
+@pytest.fixture
+def fresh(place: Path) -> Path:
+    """The same folder as it was made, at the place whose paths its files name."""
+    shutil.rmtree(place)
+    return Path(shutil.copytree(place.parent / "whole", place))
+
+
+@pytest.fixture
+def prepared(fresh: Path) -> Path:
+    """Rows of `ladm prepare`."""
+    return fresh / "rows-prepared"
 
 
 def test_rows_are_sound_until_a_byte_of_them_changes(ladm: Command, prepared: Path) -> None:
@@ -175,13 +199,9 @@ def test_json_names_the_kind_of_folder(ladm: Command, scored: tuple[str, Path], 
 
 
 @pytest.fixture
-def job(ladm: Command, prepared: Path, talking: Path, tmp_path: Path) -> Path:
+def job(fresh: Path) -> Path:
     """The folder of a finished `ladm run`."""
-    words = ["--domain", "a", "--length", "256", "--span-tokens", "8", "--device", "cpu", "--dtype", "float32"]
-    documents, folder = prepared.parent / "documents.jsonl", tmp_path / "job"
-    result = ladm("run", documents, "--model", talking, "--tokens", "1k", *words, "-o", folder)
-    assert result.exit_code == 0, result.stderr
-    return folder
+    return fresh / "job"
 
 
 def test_all_folders_of_a_job_are_checked(ladm: Command, job: Path) -> None:
