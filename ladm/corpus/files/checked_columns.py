@@ -7,6 +7,7 @@ reads memory that is not the file's, and the process dies without a word.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -28,11 +29,11 @@ class CheckedColumns:
 
     @cached_property
     def _tables(self) -> Any:
-        return self._chosen.with_format("arrow")
+        return _formatted(self._chosen, "arrow")
 
     @cached_property
     def _values(self) -> Any:
-        return self._chosen.with_format(None)
+        return _formatted(self._chosen, None)
 
     def table(self, rows: slice | list[int]) -> pa.Table:
         """The columns of some rows as they are stored. Raises pyarrow.ArrowInvalid for damaged ones."""
@@ -43,6 +44,13 @@ class CheckedColumns:
         self.table(rows)
         found: dict[str, list[Any]] = self._values[rows]
         return found
+
+
+def _formatted(dataset: Any, kind: str | None) -> Any:
+    # `with_format` copies the description of all columns, which the two can share: nobody changes it.
+    formatted = copy.copy(dataset)
+    formatted.set_format(kind)
+    return formatted
 
 
 def checked(table: pa.Table) -> pa.Table:

@@ -62,6 +62,8 @@ class Rows:
         }
         self._carried = CheckedColumns(dataset, carried) if carried else None
         self._dataset = dataset
+        # Whenever they are asked for, `datasets` copies the description of all columns.
+        self._features = dataset.features
         named = [column for column in NAME_COLUMNS if column in names and is_name(dataset, column)]
         self._named = CheckedColumns(dataset, named) if named else None
         self._digested: dict[int, Digests] = {}
@@ -116,7 +118,7 @@ class Rows:
 
     def _labelled(self, name: str, values: list[Any]) -> list[Any]:
         """The values; for a column of class labels the names of the classes."""
-        names = getattr(self._dataset.features[name], "names", None)
+        names = getattr(self._features[name], "names", None)
         return values if names is None else [class_name(names, value) for value in values]
 
     def ids_at(self, position: int, *, vocab_size: int) -> Ids:
@@ -161,8 +163,8 @@ class Rows:
 
     def type_of(self, name: str) -> pa.DataType:
         """The Arrow type of a column; null for class labels, whose numbers stand for their names."""
-        kind = self._dataset.features.arrow_schema.field(name).type
-        return pa.null() if getattr(self._dataset.features[name], "names", None) is not None else kind
+        kind = self._features.arrow_schema.field(name).type
+        return pa.null() if getattr(self._features[name], "names", None) is not None else kind
 
     def stored(self, name: str, start: int, stop: int) -> pa.ChunkedArray:
         """A column of rows `start` to `stop - 1` as it is stored; no other column is read."""
