@@ -19,9 +19,10 @@ from conftest import GOLDEN, read_lines
 from test_calibration import own_packages
 
 from ladm.calibration.contrast import INTACT, contrast_set
+from ladm.calibration.contrast_rows import contrast_notes
 from ladm.calibration.estimates import auc
 from ladm.calibration.packages import split_by_package
-from ladm.calibration.sample import _included, packages_of, sample_documents
+from ladm.calibration.sample import DocumentSample, _included, packages_of, sample_documents
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.modeling.facts import model_facts
@@ -66,10 +67,11 @@ def test_a_dry_run_shows_what_a_calibration_takes(
     assert (result.exit_code, result.stdout) == (2, "")
 
 
+# A quick one, with its messages: the page's example in test_check_in_python.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    # Signed heads are the default, and so those of the page's example in test_check_in_python.py.
     "search",
-    ["layers", pytest.param("heads", marks=pytest.mark.slow), pytest.param("signed", marks=pytest.mark.slow)],
+    ["layers", "heads", "signed"],
 )
 def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_path: Path, search: str) -> None:
     profile = tmp_path / "p.yaml"
@@ -118,6 +120,25 @@ def test_calibrate_then_score_with_the_profile(ladm: Command, rows: str, tmp_pat
     assert ladm(*command).stderr.endswith(other)
     shutil.rmtree(tmp_path / "p.calibration")
     assert ladm(*command).stderr == f"ladm: {profile} exists already; give another --output\n"
+
+
+@pytest.mark.parametrize(
+    ("packages", "why"),
+    [
+        (["a"] * 40, "too few packages (1) to hold out whole ones"),
+        (["a"] * 31 + list("bcdefghij"), "31 of 40 documents are from one package, too many to hold it out"),
+    ],
+)
+def test_documents_are_held_out_where_packages_cannot_be(packages: list[str], why: str) -> None:
+    sample = DocumentSample(
+        ids=[np.arange(4)] * 40, groups=[str(k) for k in range(40)], packages=packages, length_tokens=4
+    )
+    halves = split_by_package(packages, sample.groups, seed=0)
+    warnings = [line for line in contrast_notes(sample, halves, []) if line.startswith("warning")]
+    assert warnings == [
+        "warning   only 40 documents: the intervals will be wide; use at least 100",
+        f"warning   {why}, so single documents are held out; see --package-key",
+    ]
 
 
 def test_a_place_without_room_for_a_profile_is_refused_before_the_scoring(

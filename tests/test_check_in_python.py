@@ -101,9 +101,11 @@ def test_a_check_returns_the_numbers_and_the_picture(
 
 
 @pytest.mark.usefixtures("inside")
-def test_a_calibration_returns_the_profile_that_a_score_takes(example: dict[str, Any]) -> None:
+def test_a_calibration_returns_the_profile_that_a_score_takes(example: dict[str, Any], ladm: Command) -> None:
+    import ladm as front
+
     calibration = example["calibration"]
-    assert isinstance(calibration, ladm.Calibration)
+    assert isinstance(calibration, front.Calibration)
     assert os.fspath(calibration) == "profile.yaml"
     profile = read_profile("profile.yaml")
     assert profile.found == calibration.result.summary() | {
@@ -117,6 +119,31 @@ def test_a_calibration_returns_the_profile_that_a_score_takes(example: dict[str,
     assert calibration.run.folder == Path("profile.calibration/run")
     assert calibration.run.is_finished
     assert example["run"].summary().scored == 32
+    # The command finds it done, prints what it found, and writes the same again where the file is gone.
+    command = ("calibrate", "--model", "org/model", "--rows", "coherent", "-o", "profile.yaml")
+    written = Path("profile.yaml").read_bytes()
+    for _ in range(2):
+        again = ladm(*command)
+        assert (again.exit_code, Path("profile.yaml").read_bytes()) == (0, written), again.output
+        Path("profile.yaml").unlink()
+    assert "from 32 documents, stored in " in again.stderr
+    assert "only 32 documents: the intervals will be wide; use at least 100" in again.stderr
+    for words in ("cost of stopping there", "gain of the worst kind over robust", "AUC against", "recommended: "):
+        assert words in again.stdout
+    (line,) = [line for line in again.stdout.splitlines() if line.startswith("not separated by it")]
+    weak = re.findall(r"[:;] ([^:;]+?) \d\.\d{3} \(", line)
+    name = "profile" if calibration.recommended == "the calibrated score" else "robust"
+    assert weak == [
+        kind for kind, by_score in calibration.auc.items() if kind != "worst kind" and by_score[name].low <= 0.5
+    ]
+    # A profile of another command is refused, and so is one whose work files are gone.
+    Path("profile.yaml").write_bytes(written.replace(b"format: 1", b"format:  1"))
+    other = "ladm: profile.yaml exists already and holds another profile; give another --output\n"
+    assert ladm(*command).stderr.endswith(other)
+    Path("profile.yaml").write_bytes(written)
+    Path("profile.calibration").rename("away")
+    assert ladm(*command).stderr == "ladm: profile.yaml exists already; give another --output\n"
+    Path("away").rename("profile.calibration")
 
 
 def test_estimates_of_a_check_and_a_calibration_write_nothing(inside: Path) -> None:

@@ -25,7 +25,17 @@ CASES = [
     # variant, T, H, G, D, l, and what else is changed: lengths and heads that nothing divides, every stride
     pytest.param("released", 173, 2, 1, 32, 7, {}, marks=pytest.mark.slow),
     pytest.param("released", 400, 3, 1, 80, 16, {"d_afs": 3, "d_cds": 2}, marks=pytest.mark.slow),
-    ("released", 300, 1, 1, 16, 130, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0, "n0": 1, "ablation": "no-std"}),
+    ("released", 161, 1, 1, 16, 70, {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0, "n0": 1, "ablation": "no-std"}),
+    pytest.param(
+        "released",
+        300,
+        1,
+        1,
+        16,
+        130,
+        {"n": 1, "d_afs": 1, "d_cds": 1, "m": 0, "n0": 1, "ablation": "no-std"},
+        marks=pytest.mark.slow,
+    ),
     pytest.param("paper", 301, 4, 2, 40, 7, {"n0": 3}, marks=pytest.mark.slow),
     pytest.param("paper", 397, 2, 1, 96, 33, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}, marks=pytest.mark.slow),
     ("paper", 199, 2, 1, 96, 17, {"n0": 2, "n": 1, "d_afs": 2, "d_cds": 3}),

@@ -70,10 +70,8 @@ def test_a_selection_is_that_of_rows_without_the_documents(
             ("--tokens", "50%"),
             ("--top", "50%"),
             ("--documents", "4", "--by", "rank(score) + z(length)"),
-            ("--documents", "3", "--by", "longattn"),
+            # More ways to select without some documents: tests/test_exclude_domain.py.
             ("--top", "50%", "--within", "length:20%-80%"),
-            ("--tokens", "1500", "--rule", "percent"),
-            ("--min-score", "0"),
             ("--documents", "3", "--sample", "--seed", "4"),
         )
     ):

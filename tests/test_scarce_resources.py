@@ -66,6 +66,10 @@ def little_of_everything() -> None:
 def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path) -> None:
     done = ladm(*select(run, tmp_path / "subset"), limit=little_of_everything)
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+
+
+@pytest.mark.slow
+def test_results_are_written_with_few_descriptors_and_little_memory(run: Path) -> None:
     (run / "sorted_by_score.jsonl").unlink()
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_scarce_resources; " + (
         f"test_scarce_resources.finish_again({str(run)!r})"
@@ -96,6 +100,11 @@ def test_no_home_and_no_temporary_folder(run: Path, tmp_path: Path) -> None:
     done = ladm(*select(run, tmp_path / "subset"), env=environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_home_that_does_not_exist(run: Path, tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
     gone = ladm("status", run, env={"HOME": nowhere, "TMPDIR": nowhere})
     assert (gone.returncode, gone.stderr) == (0, "")
 

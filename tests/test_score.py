@@ -204,7 +204,7 @@ def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Pat
     ("flags", "safe"), [(("--fail-fast",), 1), (("--max-errors", "0"), 1), (("--max-errors", "1"), 2)]
 )
 def test_stopping_at_errors_keeps_what_is_done(
-    ladm: Run, save_rows: Any, golden: Any, tmp_path: Path, flags: tuple[str, ...], safe: int
+    ladm: Run, score_once: Any, save_rows: Any, golden: Any, tmp_path: Path, flags: tuple[str, ...], safe: int
 ) -> None:
     rows = topical_rows(golden, [320] * 40)
     rows[3]["input_ids"] = None
@@ -226,7 +226,7 @@ def test_stopping_at_errors_keeps_what_is_done(
     assert again.exit_code == 1
     assert again.stderr.splitlines()[-1].startswith(f"ladm: {has} no score; stopped by")
     assert ladm("score", data, *small, "--output", folder).exit_code == 0
-    ladm("score", data, *small, "--output", tmp_path / "straight")
+    score_once(data, "--layers", "0", output=tmp_path / "straight")
     assert results(folder) == results(tmp_path / "straight")
 
 

@@ -226,7 +226,7 @@ def test_the_losses_are_those_of_a_plain_loop(
         optimiser.step()
 
 
-@pytest.mark.parametrize("name", ["calculator", "target"])
+@pytest.mark.parametrize("name", ["calculator", pytest.param("target", marks=pytest.mark.slow)])
 def test_the_paper_s_settings(ladm: Command, golden_lm: Path, rows: str, name: str, tmp_path: Path) -> None:
     """The files of the repository, with a small model in the place of theirs and a budget below one batch."""
     result = ladm(
