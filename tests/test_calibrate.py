@@ -134,7 +134,7 @@ def test_documents_are_held_out_where_packages_cannot_be(packages: list[str], wh
         ids=[np.arange(4)] * 40, groups=[str(k) for k in range(40)], packages=packages, length_tokens=4
     )
     halves = split_by_package(packages, sample.groups, seed=0)
-    warnings = [line for line in contrast_notes(sample, halves, []) if line.startswith("warning")]
+    warnings = [line for line in contrast_notes(sample, halves, [], ()) if line.startswith("warning")]
     assert warnings == [
         "warning   only 40 documents: the intervals will be wide; use at least 100",
         f"warning   {why}, so single documents are held out; see --package-key",
