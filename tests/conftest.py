@@ -36,9 +36,10 @@ SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu", "--spa
 
 
 LONGEST = """
-    engines pipeline kernels damage survival torture front_door security ray
+    engines pipeline check_in_python kernels score forecast runs survival train torture security focus id_lists
+    scarce_resources damage run_in_python
 """.split()
-"""Files of tests that take 20 s and more. One of them started last would leave all other cores idle."""
+"""Files of tests that take longest. One of them started last would leave all other cores idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

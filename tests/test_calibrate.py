@@ -46,7 +46,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8", "--batch-size", "16")
+COMMON = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "8")
 
 
 def test_a_dry_run_shows_what_a_calibration_takes(

@@ -67,8 +67,6 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest
         return count_baselines(scored)
 
     monkeypatch.setattr("ladm.calibration.contrast_scores.count_baselines", count)
-    # On a CPU the many short rows would be scored one by one.
-    monkeypatch.setattr("ladm.scoring.plan.batch_rule", lambda *_, **__: lambda _tokens: 16)
     out = tmp_path / "check"
     command = ("check", "--model", GOLDEN, "--rows", rows, "--output", out, "--span-tokens", "8", "--dtype", "float32")
     command += ("--lists", rows)

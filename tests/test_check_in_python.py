@@ -56,12 +56,7 @@ def example(place: Path) -> Iterator[dict[str, Any]]:
     os.chdir(place)
     matplotlib.use("svg")
     try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err,
-            pytest.MonkeyPatch.context() as patch,
-        ):  # fmt: skip
-            # The example leaves --batch-size alone, and on a CPU a thousand short rows would be scored one by one.
-            patch.setattr("ladm.scoring.plan.batch_rule", lambda *_, **__: lambda _tokens: 16)
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             exec(compile(block, "docs/python.md", "exec"), names)
         yield names | {"out": out.getvalue().splitlines(), "err": err.getvalue(), "backend": matplotlib.get_backend()}
     finally:

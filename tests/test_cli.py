@@ -42,7 +42,7 @@ def test_ctrl_c_while_the_program_loads(monkeypatch: pytest.MonkeyPatch, capsys:
     assert (stopped.value.code, capsys.readouterr().err) == (130, "ladm: stopped by Ctrl-C\n")
 
 
-def test_a_closed_pipe_and_a_name_that_is_not_utf8(score_once: Any, ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_closed_pipe_and_a_name_that_is_not_utf8(score_once: Any, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     score_once(short_rows, output=run)
     command = [sys.executable, "-m", "ladm"]
@@ -61,7 +61,7 @@ def test_a_closed_pipe_and_a_name_that_is_not_utf8(score_once: Any, ladm: Any, s
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
 
 
-def test_a_library_that_cannot_be_loaded_is_named(score_once: Any, ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_named(score_once: Any, short_rows: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     score_once(short_rows, output=run)
     command = [sys.executable, "-m", "ladm", "top", str(run)]
@@ -75,9 +75,7 @@ def test_a_library_that_cannot_be_loaded_is_named(score_once: Any, ladm: Any, sh
     assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_a_letter_that_the_terminal_lacks(
-    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path
-) -> None:
+def test_a_letter_that_the_terminal_lacks(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     """A domain called 文 in a locale of Latin-1."""
     rows = [row | {"domain": "café 文"} for row in topical_rows(golden, [400] * 3)]
     run = tmp_path / "run"

@@ -274,7 +274,7 @@ def test_a_name_is_an_id_or_else_an_index(
 
 @pytest.mark.parametrize("ids", [["a", "a", "b"], [7, 7, 8], None])
 def test_a_window_is_named_as_ladm_top_shows_it(
-    score_once: Any, ladm: Any, save_rows: Any, golden: Any, tmp_path: Path, ids: list[Any] | None
+    score_once: Any, save_rows: Any, golden: Any, tmp_path: Path, ids: list[Any] | None
 ) -> None:
     named = [{} if ids is None else {"id": name} for name in ids or "---"]
     windows = [{"index": 40 + k, "chunked_index": part} for k, part in enumerate([0, 1, 1])]

@@ -132,7 +132,7 @@ def test_a_device_has_a_remedy_of_its_own(text: str) -> None:
 
 
 def test_the_counts_of_a_run_are_not_called_damaged(
-    score_once: Any, ladm: Callable[..., Result], short_rows: str, tmp_path: Path, monkeypatch: Any
+    score_once: Any, short_rows: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     from ladm.runs.folder import Run
     from ladm.runs.unigrams import counts_of_run

@@ -62,7 +62,7 @@ class Rows:
         }
         self._carried = CheckedColumns(dataset, carried) if carried else None
         self._dataset = dataset
-        # Whenever they are asked for, `datasets` copies the description of all columns.
+        # `datasets` copies the description of all columns for each use of it.
         self._features = dataset.features
         named = [column for column in NAME_COLUMNS if column in names and is_name(dataset, column)]
         self._named = CheckedColumns(dataset, named) if named else None
