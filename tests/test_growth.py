@@ -22,7 +22,7 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def rows(save_rows: Any) -> str:
-    ids = [[(k * k * (3 + row) + 7 * k + row) % 500 for k in range(320)] for row in range(40)]
+    ids = [[(k * k * (3 + row) + 7 * k + row) % 500 for k in range(360)] for row in range(40)]
     return str(save_rows([{"input_ids": each, "meta": {"pile_set_name": "A"}} for each in ids]))
 
 
