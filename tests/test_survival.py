@@ -14,7 +14,10 @@ SEED = int(os.environ.get("LADM_SEED", "0"))
 POINTS = int(os.environ.get("LADM_POINTS", "2"))
 LIGHT = [name for name, command in COMMANDS.items() if not command.heavy]
 HEAVY = [name for name, command in COMMANDS.items() if command.heavy]
-SLOW = ("calibrate", "check", "train", "report", "compare", "annotate", "select parquet")
+SLOW = (
+    "calibrate", "check", "train", "report", "compare", "annotate", "select parquet", "rescore", "rescore --so-far",
+    "inspect",
+)  # fmt: skip
 """A minute each, because they score a contrast set again and again, or on the same ground as one that is quick."""
 
 
