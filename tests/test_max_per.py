@@ -110,6 +110,20 @@ def test_a_domain_of_weight_0_takes_no_place(run: Path, tmp_path: Path) -> None:
     # Rows 0 and 4 of host a, row 2 of host b and row 6, whatever the rank of the other domain's rows.
     assert (even.pool_documents, subset.manifest.max_per[0].left_out) == (3, 1)
     assert subset.manifest.domains_left_out == ["domain 1"]
+    # Row 7 has no value either, and is of the other domain.
+    assert subset.manifest.max_per[0].without_value == 1
+
+
+def test_rows_of_a_domain_of_weight_0_are_not_counted_as_left_out(score_rows: Any, golden: Any, tmp_path: Path) -> None:
+    rows = rows_with_hosts(golden)
+    for k, row in enumerate(rows):
+        # Documents of four rows of one domain each; of those of domain 1, the last two windows repeat each other.
+        row |= {"document": k % 2, "start_token": 1000 * k if k < 7 else 5010, "chunked_index": k, "source": "x"}
+    run = score_rows(rows)[1]
+    subset = front.select(run, documents=1, quota={"domain 1": 0, "*": 1}, max_per_document=1, output=tmp_path / "s")
+    assert (subset.manifest.beyond_max_per_document, subset.manifest.repeating_windows) == (3, 0)
+    both = front.select(run, documents=1, max_per_document=1, output=tmp_path / "both")
+    assert (both.manifest.beyond_max_per_document, both.manifest.repeating_windows) == (5, 1)
 
 
 def test_the_same_value_in_two_runs(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:

@@ -315,6 +315,22 @@ def test_a_document_without_domain_is_mended_in_the_same_folder(
     assert [row["domain"] for row in rows_of(tmp_path / "rows")] == ["a", "b", "a", "other"]
 
 
+def test_a_domain_key_that_no_document_has_is_named_where_another_domain_is_given(
+    prepare: Callable[..., Result], tmp_path: Path
+) -> None:
+    records = [{"text": text(k), "topic": "t", "info": {"url": "u"}} for k in range(3)]
+    source = write_jsonl(tmp_path / "d.jsonl", records)
+    result = prepare(source, "--domain-key", "topik", "--domain", "other")
+    warning = (
+        "warning   documents get the domain other (--domain), because none of the first 3 has topik (--domain-key); "
+        "the keys are text, topic, info.url"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert warning in result.stderr.splitlines()
+    result = prepare(source, "--domain-key", "topic", "--domain", "other", output="rows2")
+    assert "warning" not in result.stderr
+
+
 def test_a_list_is_no_domain_and_is_named_as_one(prepare: Callable[..., Result], tmp_path: Path) -> None:
     remedy = "--domain a name for all documents without one"
     for k, kinds in enumerate((["a", ["b", "c"]], [{}, {"b": 1}])):

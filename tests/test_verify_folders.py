@@ -263,3 +263,55 @@ def test_a_job_of_rows_that_existed_has_none_of_its_own(
     result = ladm("verify", tmp_path / "job")
     names = [line.split(" is sound")[0] for line in result.stdout.splitlines()]
     assert (result.exit_code, names) == (0, [str(tmp_path / "job" / name) for name in ("scores", "subset")])
+
+
+def test_a_job_that_was_moved_finds_its_rows_beside_its_run(
+    ladm: Command, job: Path, talking: Path, tmp_path: Path
+) -> None:
+    moved = job.rename(tmp_path / "moved")
+    for words in (
+        ["verify", moved, "--deep"],
+        ["select", moved, "--tokens", "1k", "-o", tmp_path / "subset"],
+        ["inspect", moved, "--top", "1"],
+        ["report", moved],
+        ["top", moved / "scores"],
+        ["annotate", moved],
+    ):
+        result = ladm(*words)
+        assert result.exit_code == 0, result.stderr
+        assert "--rows" not in result.stderr
+    # Rows of that name beside a run are used only if they are those that it scored.
+    shutil.rmtree(moved / "rows")
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"text": "other words " * 900}))
+    words = ["--domain", "a", "--tokenizer", str(talking), "--length", "256"]
+    assert ladm("prepare", other, *words, "-o", moved / "rows").exit_code == 0
+    result = ladm("select", moved, "--tokens", "1k", "-o", tmp_path / "subset2")
+    assert (result.exit_code, f"{moved}/rows are not the rows that {moved}/scores scored" in result.stderr) == (1, True)
+
+
+def test_deep_takes_rows_and_model_from_where_they_are_now(
+    ladm: Command, prepared: Path, scored: tuple[str, Path], tmp_path: Path, talking: Path
+) -> None:
+    flags = ["--span-tokens", "8", "--device", "cpu", "--dtype", "float32"]
+    run = tmp_path / "runs" / "run"
+    own = shutil.copytree(talking, tmp_path / "own")
+    assert ladm("score", prepared, "--model", own, *flags, "-o", run).exit_code == 0
+    rows, model = prepared.rename(tmp_path / "elsewhere"), own.rename(tmp_path / "walking")
+    result = ladm("verify", run, "--deep")
+    assert result.exit_code == 1
+    of_model, of_rows = result.stdout.splitlines()
+    assert of_model.startswith("the model cannot be compared: no such model: ")
+    assert of_model.endswith("; give its new path with --model")
+    assert of_rows.startswith("the rows cannot be compared: no such data set: ")
+    assert of_rows.endswith("; give their new path with --rows")
+    result = ladm("verify", run, "--deep", "--rows", rows, "--model", model)
+    assert (result.exit_code, result.stdout) == (0, f"{run} is sound: 10 rows, 1 unit\n")
+    assert library.verify(run, deep=True, rows=rows, model=model) == []
+    assert library.open_run(run).verify(deep=True, rows=rows, model=model) == []
+    other, _ = scored
+    (problem,) = library.verify(run, deep=True, rows=other, model=model)
+    assert problem.text == f"the rows {other} are not those that were scored"
+    for name in ("rows", "model"):
+        result = ladm("verify", run, f"--{name}", rows)
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (2, f"ladm: --{name} has no effect without --deep")

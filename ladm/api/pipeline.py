@@ -225,19 +225,22 @@ def open_run(folder: AnyPath) -> ScoredRun:
         return ScoredRun(Run.open(spell_path(folder, "folder")).folder)
 
 
-def verify(folder: AnyPath, *, deep: bool = False) -> list[Problem]:
+def verify(
+    folder: AnyPath, *, deep: bool = False, rows: AnyPath | None = None, model: AnyPath | None = None
+) -> list[Problem]:
     """What `ladm verify` finds wrong with rows, a run, a subset or a job: a list that is empty where nothing is.
 
     A problem is a `text`, and `is_damage` where a file is damaged or rows are missing. `deep`, of a run or a
-    job: also look whether the rows and the model are still those that were scored. Of an unfinished run, what exists so
-    far is checked.
+    job: also look whether the rows and the model are still those that were scored, those at `rows` and `model` where
+    they are given. Of an unfinished run, what exists so far is checked.
     Raises LadmError for a folder that is none of the four, has no checksums, or holds unfinished rows.
     """
     from ladm.settings.runs import VerifySettings
 
-    given = parse_keywords(VerifySettings, "ladm.verify", {"deep": deep}, without=("run",))
+    keywords = {"deep": deep, "rows": rows, "model": model}
+    given = parse_keywords(VerifySettings, "ladm.verify", keywords, without=("run",))
     wanted = VerifySettings(run=spell_path(folder, "folder"), **given)
     with quiet_libraries():
         from ladm.selection.verify import verify_folder
 
-        return verify_folder(wanted.run, deep=wanted.deep).problems
+        return verify_folder(wanted.run, deep=wanted.deep, rows=wanted.rows, model=wanted.model).problems

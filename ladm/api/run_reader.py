@@ -60,22 +60,24 @@ class RunReader:
         with quiet_libraries():
             return status(self._run())
 
-    def verify(self, *, deep: bool = False) -> list[Problem]:
+    def verify(self, *, deep: bool = False, rows: AnyPath | None = None, model: AnyPath | None = None) -> list[Problem]:
         """What `ladm verify` finds wrong with the run, all of it: a list that is empty where nothing is.
 
         A problem is a `text`, and `is_damage` where a file is damaged or rows are missing. `deep`: also look whether
-        rows and model are still those of the run. Of an unfinished run, see `is_finished`, what exists is checked.
+        rows and model are still those of the run, those at `rows` and `model` where they are given. Of an unfinished
+        run, see `is_finished`, what exists is checked.
         Raises LadmError for a rescoring that was stopped.
         """
         from ladm.settings.runs import VerifySettings
 
+        given = {"deep": deep, "rows": rows, "model": model}
         wanted = VerifySettings(
-            run=str(self.folder), **parse_keywords(VerifySettings, "verify", {"deep": deep}, without=("run",))
+            run=str(self.folder), **parse_keywords(VerifySettings, "verify", given, without=("run",))
         )
         with quiet_libraries():
             from ladm.runs.verify import verify
 
-            return list(verify(self._run(), deep=wanted.deep))
+            return list(verify(self._run(), deep=wanted.deep, rows=wanted.rows, model=wanted.model))
 
     def columns(self, *, rows: AnyPath | None = None, join: Mapping[str, AnyPath] | None = None) -> list[str]:
         """The columns that `scores` can read: those of `scores.parquet`, of added signals, and derived ones.

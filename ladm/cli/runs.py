@@ -53,7 +53,7 @@ def status(settings: StatusSettings) -> None:
 @settings_command(
     VerifySettings,
     short_help="Check a run, a job, rows or a subset for damage",
-    examples=("ladm verify run", "ladm verify run --deep", "ladm verify subset", "ladm verify job"),
+    examples=("ladm verify run", "ladm verify run --deep --rows rows", "ladm verify subset", "ladm verify job"),
 )
 def verify(settings: VerifySettings) -> None:
     """Check RUN for damage: checksums, every row exactly once, results that agree with the units.
@@ -66,7 +66,7 @@ def verify(settings: VerifySettings) -> None:
     configure_libraries()
     from ladm.selection.verify import RUN, verify_folder
 
-    found = verify_folder(settings.run, deep=settings.deep)
+    found = verify_folder(settings.run, deep=settings.deep, rows=settings.rows, model=settings.model)
     # All of them are printed, because one damaged file often explains the others.
     problems = [problem.text for problem in found.problems]
     sound = found.sound if found.finished else []

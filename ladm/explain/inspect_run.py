@@ -21,7 +21,7 @@ from ladm.progress import Echo, Progress
 from ladm.runs.folder import Run
 from ladm.runs.layout import INSPECTED
 from ladm.runs.results import require_finished
-from ladm.runs.rows_of_run import rows_of_run
+from ladm.runs.rows_of_run import place_of_rows, rows_of_run
 from ladm.scoring.plan import load_planned, make_plan
 from ladm.settings.layers import spell_layers
 from ladm.settings.runs import InspectSettings
@@ -141,7 +141,7 @@ def _open_rows(run: Run, settings: InspectSettings) -> Rows:
 
     Their content is compared row by row in `Explainer.explain`: a digest of all would read the whole data set.
     """
-    name = settings.rows or run.identity.rows_name
+    name = settings.rows or place_of_rows(run)
     rows = rows_of_run(run, settings.rows)
     if len(rows) != run.num_rows:
         raise LadmError(

@@ -80,10 +80,9 @@ def survey(settings: Any, facts: ModelFacts, echo: Echo, *, always_sample: bool 
     echo(f"sources   {len(sources):,} ({_kinds(sources)})")
     tokenizer = load_tokenizer(settings.tokenizer or settings.model, bos=settings.bos)
     hint = require_keys(_of_preparing(settings), sources)
-    if settings.domain is not None and settings.domain_key is None:
-        replaced = replaced_domains(_of_preparing(settings), sources)
-        if replaced is not None:
-            echo(f"warning   {replaced}")
+    replaced = replaced_domains(_of_preparing(settings), sources)
+    if replaced is not None:
+        echo(f"warning   {replaced}")
     if hint is not None:
         echo(f"ids       {hint}")
     with_ids = first_with_token_ids(each.name for each in sources if each.kind == "parquet")

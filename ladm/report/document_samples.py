@@ -22,6 +22,7 @@ from ladm.runs.columns.labels import label_id, shown_name
 from ladm.runs.columns.text_beginnings import TextBeginnings
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
+from ladm.runs.rows_of_run import place_of_rows
 
 Floats = npt.NDArray[np.float64]
 
@@ -183,7 +184,7 @@ def add_texts(run: Run, documents: list[SampledDocument], name: str | None) -> s
     """
     try:
         # A page of a run on rows of the Hub does not fetch them.
-        if name is None and not Path(run.identity.rows_name).exists():
+        if name is None and not Path(place_of_rows(run)).exists():
             return f"{run.identity.rows_name} no longer exists; give the new path of the rows with --rows"
         beginnings = TextBeginnings(run, name)
         if beginnings.missing is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ladm.corpus.files.data_set import is_saved
 from ladm.corpus.rows.identity import PREPARED
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LackOfMemoryError, LadmError, StorageError
@@ -14,13 +15,27 @@ ONLY_FIRST = "only the first "
 """How the lines of `partial_coverage` begin."""
 
 
+def place_of_rows(run: Run) -> str:
+    """Where the rows of a run are: where the run found them, or, once they are gone from there, beside the run.
+
+    The content is not compared.
+    """
+    name = run.identity.rows_name
+    found = Path(name)
+    # A job, or a folder with rows and runs, is moved as a whole. The rows then still lie beside the run, under their
+    # name.
+    beside = run.folder.absolute().parent / found.name
+    has_moved = found.is_absolute() and not found.exists() and beside != run.folder.absolute()
+    return str(beside) if has_moved and is_saved(beside) else name
+
+
 def rows_of_run(run: Run, name: str | None) -> Rows:
-    """The rows called `name`, or with None those at the place where the run found them; their content is not compared.
+    """The rows called `name`, or with None those of `place_of_rows`; their content is not compared.
 
     Raises LadmError where there are none, StorageError for damaged ones.
     """
     try:
-        return open_rows(name or run.identity.rows_name, limit=run.num_rows)
+        return open_rows(name or place_of_rows(run), limit=run.num_rows)
     except (StorageError, LackOfMemoryError):
         # Neither is cured by another place.
         raise
@@ -29,7 +44,7 @@ def rows_of_run(run: Run, name: str | None) -> Rows:
 
 
 def open_rows_of(run: Run, name: str | None) -> Rows:
-    """The rows of a run: those called `name`, or None, those at the place where the run found them.
+    """The rows of a run: those called `name`, or with None those of `place_of_rows`.
 
     All of them are read once. Raises LadmError where there are none, or others, and StorageError for damaged ones.
     """
@@ -50,7 +65,7 @@ def partial_coverage(run: Run, name: str | None = None) -> str | None:
 
     `name` as for `rows_of_run`. None: it scored all that are there, or there is no such folder on this machine.
     """
-    place, scored = name or str(run.identity.about.get("rows", "")), run.num_results
+    place, scored = name or (place_of_rows(run) if run.identity.about.get("rows") else ""), run.num_results
     total = max(_rows_in(place) or 0, run.num_rows)
     if scored < run.num_rows:
         line = partial_coverage_line(scored, total, are_first=False)

@@ -18,6 +18,7 @@ from ladm.runs.folder import Run
 from ladm.runs.identity import RunIdentity
 from ladm.runs.layout import ERRORS_FILE, IDENTITY_FILE, PARQUET_FILE, SIGNALS, SORTED_FILE
 from ladm.runs.results import column_types, columns_of, count_scored, require_digest, score_batches
+from ladm.runs.rows_of_run import place_of_rows
 from ladm.runs.status import require_whole_if_rescored
 from ladm.runs.unigrams import counts_of_run
 from ladm.runs.unit_digests import UnitDigests
@@ -44,12 +45,13 @@ class Problem:
         return cls(str(error), is_damage=isinstance(error, StorageError))
 
 
-def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
+def verify(run: Run, *, deep: bool, rows: str | None = None, model: str | None = None) -> Iterator[Problem]:
     """What is wrong with a run; nothing when all is well.
 
     Checks the checksum of every line of every unit, that every row is present once, and that the result
     files hold exactly what the units hold; `deep`: also that model and rows are still those of the
-    identity. The same for every signal that was added to the run. Of an unfinished run, what exists so far is checked.
+    identity; `rows` and `model` say where they are if not where the run found them. The same for every signal that was
+    added to the run. Of an unfinished run, what exists so far is checked.
     Memory: 17 bytes a row.
     """
     require_whole_if_rescored(run)
@@ -67,7 +69,7 @@ def verify(run: Run, *, deep: bool) -> Iterator[Problem]:
     except LadmError as error:
         yield Problem.of(error)
     if deep:
-        yield from _verify_identity(run)
+        yield from _verify_identity(run, rows=rows, model=model)
     # A signal that was added later is a run of its own; its messages name its folder.
     for path in sorted((run.folder / SIGNALS).glob(f"*/{IDENTITY_FILE}")):
         try:
@@ -201,21 +203,34 @@ def _is_line(line: bytes, row: dict[str, Any], narrow: set[str]) -> bool:
         return False
 
 
-def _verify_identity(run: Run) -> Iterator[Problem]:
+def _verify_identity(run: Run, *, rows: str | None, model: str | None) -> Iterator[Problem]:
     from ladm.modeling.facts import model_facts
     from ladm.modeling.model_files import model_identity
 
+    name = model or run.identity.model_name
     try:
         # Read in full: a disk that returns other bytes than were written changes no date.
         weights = run.identity.names_weights
-        folder = model_facts(run.identity.model_name, weights=weights).folder
+        folder = model_facts(name, weights=weights).folder
         found = model_identity(folder, weights=weights, remember=False)
         if found != run.identity.model_sha256:
-            yield Problem(f"the model {run.identity.model_name} is no longer the one that scored", is_damage=False)
+            yield Problem(f"the model {name} is {_not_the_same(model)} that scored", is_damage=False)
     except LadmError as error:
-        yield Problem(f"the model cannot be compared: {error}", is_damage=isinstance(error, StorageError))
+        yield _not_compared("model", error, hint="" if model else "; give its new path with --model")
+    name = rows or place_of_rows(run)
     try:
-        if not run.identity.has_rows(open_rows(run.identity.rows_name, limit=run.num_rows, remember=False)):
-            yield Problem(f"the rows {run.identity.rows_name} are no longer those that were scored", is_damage=False)
+        if not run.identity.has_rows(open_rows(name, limit=run.num_rows, remember=False)):
+            yield Problem(f"the rows {name} are {_not_the_same(rows, 'those')} that were scored", is_damage=False)
     except LadmError as error:
-        yield Problem(f"the rows cannot be compared: {error}", is_damage=isinstance(error, StorageError))
+        yield _not_compared("rows", error, hint="" if rows else "; give their new path with --rows")
+
+
+def _not_the_same(given: str | None, same: str = "the one") -> str:
+    """Of what was given nobody knows whether it ever was the same."""
+    return f"no longer {same}" if given is None else f"not {same}"
+
+
+def _not_compared(what: str, error: LadmError, *, hint: str) -> Problem:
+    # Damage is not cured by another place.
+    is_damage = isinstance(error, StorageError)
+    return Problem(f"the {what} cannot be compared: {error}{'' if is_damage else hint}", is_damage=is_damage)

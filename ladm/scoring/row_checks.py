@@ -18,6 +18,7 @@ from ladm.progress import Echo, silent
 from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
+from ladm.runs.rows_of_run import place_of_rows
 from ladm.scoring.plan import Hardware, Plan, make_plan
 from ladm.scoring.plan_report import prolong_cost
 from ladm.scoring.row_lengths import RowLengths, default_span, remedy_for_short_rows
@@ -100,7 +101,7 @@ def require_rows(name: str, *, model: str, command: str = "ladm score") -> None:
 
 def _name_of_rows(folder: Path) -> str:
     try:
-        return f" ({Run.read(folder).identity.rows_name})"
+        return f" ({place_of_rows(Run.read(folder))})"
     # A file of that name may be another program's.
     except (LadmError, KeyError):
         return ""

@@ -74,30 +74,38 @@ def limit_rows(
     Each limit counts the rows that those before it leave, over all domains and runs. `no_share`: domains of which
     nothing is taken, whose rows take no place of others. Memory: about 60 bytes a row, for one column at a time.
     """
+    has_share = ~np.isin(np.array(domains.names), list(no_share))
+
+    def count(rows: npt.NDArray[np.int64]) -> int:
+        # What nothing would be taken of anyway is not what a limit costs.
+        return int(np.count_nonzero(has_share[domains.codes_T[rows]]))
+
     repeating = beyond = 0
     if most is not None:
         # Read only where they are needed: it is a number for every row of the corpus.
         windows = read_windows([source.rows for source in sources])
         different = candidates.without_repeating(windows)
         kept = first_of_each(windows.documents_T[different.ranked_rows], most)
-        repeating, beyond = len(candidates) - len(different), int(np.count_nonzero(~kept))
+        repeating = count(candidates.ranked_rows) - count(different.ranked_rows)
+        beyond = count(different.ranked_rows[~kept])
         candidates = different.only(kept)
         del windows
     found = []
-    has_no_share = np.isin(np.array(domains.names), list(no_share))
     for cap in caps:
         # Those of one column at a time.
         keys_T = np.concatenate([source.columns.value_keys(cap.key) for source in sources])
         keys = keys_T[candidates.ranked_rows]
         del keys_T
         is_free = keys == NO_VALUE
-        without_value = int(np.count_nonzero(is_free))
-        if has_no_share.any():
-            is_free |= has_no_share[domains.codes_T[candidates.ranked_rows]]
+        without_value = count(candidates.ranked_rows[is_free])
+        is_free |= ~has_share[domains.codes_T[candidates.ranked_rows]]
         kept = within_caps(keys, cap.most, is_free=is_free)
         found.append(
             CapManifest(
-                column=cap.column, most=cap.most, left_out=int(np.count_nonzero(~kept)), without_value=without_value
+                column=cap.column,
+                most=cap.most,
+                left_out=count(candidates.ranked_rows[~kept]),
+                without_value=without_value,
             )
         )
         candidates = candidates.only(kept)

@@ -43,10 +43,11 @@ class Verification:
     """False for a run that still lacks rows, and for a job that lacks one of its folders."""
 
 
-def verify_folder(name: str, *, deep: bool = False) -> Verification:
+def verify_folder(name: str, *, deep: bool = False, rows: str | None = None, model: str | None = None) -> Verification:
     """Compare all that a folder holds with the checksums that were written with it.
 
-    `deep`, of a run or a job: also look whether the rows and the model are still those that were scored.
+    `deep`, of a run or a job: also look whether the rows and the model are still those that were scored;
+    `rows` and `model` say where they are if not where the run found them.
     Raises LadmError for a folder that is none of the four or has no checksums, IncompleteError for unfinished rows and
     for a job without scores, and UsageError with `deep` for rows and subsets.
     """
@@ -61,14 +62,14 @@ def verify_folder(name: str, *, deep: bool = False) -> Verification:
         if is_rows:
             return _verify_rows(folder)
     run = Run.open(name)
-    found = _verify_run(run, deep=deep)
+    found = _verify_run(run, deep=deep, given_rows=rows, model=model)
     # Somebody who names the run in the folder of a job asks for the run alone.
     is_job = run.is_of_job and run.folder != folder
     return _verify_job(folder, run, found) if is_job else found
 
 
-def _verify_run(run: Run, *, deep: bool) -> Verification:
-    problems = list(verify_run(run, deep=deep))
+def _verify_run(run: Run, *, deep: bool, given_rows: str | None, model: str | None) -> Verification:
+    problems = list(verify_run(run, deep=deep, rows=given_rows, model=model))
     part = run.identity.part
     parts = f"{run.identity.rows_in_words}, {count_of(part['units'] if part else len(run.units), 'unit')}"
     return Verification(

@@ -38,10 +38,21 @@ class StatusSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifySettings(Settings):
-    """The settings of `ladm verify`."""
+    """The settings of `ladm verify`. `rows`, `model` None: where the run found them."""
 
     run: str = run_setting()
     deep: bool = setting(False, "Also check that the model and the rows are those that the run was started with.")
+    rows: str | None = setting(
+        None, "With --deep: the rows that RUN scored.", metavar="ROWS", unset="where RUN found them"
+    )
+    model: str | None = model_setting(
+        "With --deep: the model that scored them.", default=None, unset="where RUN found it"
+    )
+
+    def check_together(self) -> None:
+        for name in ("rows", "model"):
+            if getattr(self, name) is not None and not self.deep:
+                raise UsageError(f"--{name} has no effect without --deep")
 
 
 @dataclass(frozen=True, kw_only=True)

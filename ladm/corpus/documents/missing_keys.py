@@ -89,29 +89,35 @@ def require_keys(settings: PrepareSettings, sources: list[Source]) -> str | None
 
 
 def replaced_domains(settings: PrepareSettings, sources: list[Source]) -> str | None:
-    """A warning where --domain names all documents, although they have domains; None where it does not.
+    """A warning where --domain names all documents, although they may have domains; None where it does not.
 
     --domain is for documents without a domain. With no --domain-key those of most corpora have none: the default is the
-    key of the published data, and a column `domain`.
+    key of the published data, and a column `domain`. A key that was given may be misspelt.
     """
-    if settings.domain is None or settings.domain_key != PrepareSettings.domain_key:
+    domain_keys = domain_keys_of(settings.domain_key)
+    if settings.domain is None or not domain_keys:
         return None
-    found, domain_keys = None, domain_keys_of(settings.domain_key)
+    found, seen, keys = None, 0, dict[str, None]()
     for fields in islice(_fields(settings, sources), _LOOKED_AT):
         if fields is None:
             continue
+        seen += 1
         with contextlib.suppress(RecursionError):
             meta = parsed_meta(fields)
             if first_domain(fields, meta, domain_keys)[0] is not None:
                 return None
+            keys |= dict.fromkeys(keys_of(fields))
             found = found or _likely_domain(fields, meta)
+    names = " or ".join(domain_keys)
+    if settings.domain_key != PrepareSettings.domain_key:
+        which = f"documents get the domain {settings.domain} (--domain), because none of the first {seen:,}"
+        return f"{which} has {names} (--domain-key); the keys are {list_keys(list(keys))}" if seen else None
     if found is None:
         return None
     key, value = found
     return (
-        f"all documents get the domain {settings.domain} (--domain), because none of them has "
-        f"{' or '.join(domain_keys)} (--domain-key); to use their {key}, such as {value}, give --domain-key {key}; "
-        "--domain is then for those without one"
+        f"all documents get the domain {settings.domain} (--domain), because none of them has {names} (--domain-key); "
+        f"to use their {key}, such as {value}, give --domain-key {key}; --domain is then for those without one"
     )
 
 

@@ -19,6 +19,7 @@ from ladm.errors import LadmError
 from ladm.runs.columns.labels import ID_COLUMNS, label_id
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
+from ladm.runs.rows_of_run import place_of_rows
 from ladm.settings.common import TEXT_COLUMN
 from ladm.storage.json_object import read_json_object
 
@@ -47,7 +48,7 @@ class OtherRowsError(LadmError):
 
 
 class TextBeginnings:
-    """The beginnings of some rows' texts, from the data set called `name`, or the one that the run found.
+    """The beginnings of some rows' texts, from the data set called `name`, or that of `place_of_rows`.
 
     `missing` says why there are none: the data set is gone, has no texts, or is another one. Raises LadmError for a
     data set that was given and cannot be read, or is another one.
@@ -57,7 +58,7 @@ class TextBeginnings:
         self.missing: str | None = None
         self._run, self._name = run, name
         self._rows: Rows | None = None
-        place = name or run.identity.about.get("rows", "")
+        place = name or (place_of_rows(run) if run.identity.about.get("rows") else "")
         try:
             rows = open_rows(str(place), limit=run.num_rows)
         except LadmError as error:
