@@ -33,11 +33,12 @@ def prepare(settings: PrepareSettings) -> None:
     configure_libraries()
     from ladm.corpus.preparation.prepare import positions_warning
     from ladm.corpus.preparation.prepare import prepare as run_prepare
-    from ladm.corpus.preparation.report import preparation_lines
+    from ladm.corpus.preparation.report import domain_lines, preparation_lines
 
     prepared = run_prepare(settings, echo=note, progress=preparing_bar())
     lines = [
         *preparation_lines(prepared, length=settings.length, windows=settings.windows),
+        *domain_lines(prepared, length=settings.length, other_domain=settings.other_domain),
         f"rows: {prepared.folder} ({count_of(prepared.rows, 'row')})",
     ]
     print_result(lines, lambda: _as_json(prepared))
@@ -57,6 +58,7 @@ def _as_json(prepared: PreparedRows) -> dict[str, Any]:
         "tokens": tokens and tokens.as_json(),
         "copies": prepared.copies,
         "repeated_ids": prepared.repeated_ids and asdict(prepared.repeated_ids),
+        "domains": prepared.domains and asdict(prepared.domains),
         "bad_files": prepared.bad_files,
         "dropped_file": prepared.dropped_file,
     }

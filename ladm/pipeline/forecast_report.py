@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ladm.corpus.preparation.prepare import PreparedRows
-from ladm.corpus.preparation.report import preparation_lines, too_short_hint
+from ladm.corpus.preparation.report import domain_lines, preparation_lines, too_short_hint
 from ladm.errors import count_of, hours_text, three_digits
 from ladm.pipeline.forecast_result import Documents, Forecast, wanted_and_there
 from ladm.scoring.dry_run import describe
+from ladm.settings.common import NO_DOMAINS
 
 
 def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
@@ -20,6 +21,8 @@ def forecast_lines(found: Forecast, job: Any) -> Iterator[str]:
     if documents is not None and found.length is not None:
         yield f"of {count_of(documents.looked_at, 'document')} looked at:"
         yield from preparation_lines(documents.prepared, length=found.length, windows=job.windows)
+        if job.domain_key != NO_DOMAINS:
+            yield from domain_lines(documents.prepared, length=found.length, other_domain=job.domain)
         if documents.without_domain:
             yield _without_domain(documents, job)
         if not found.is_exact:
@@ -105,6 +108,7 @@ def forecast_content(found: Forecast) -> dict[str, Any]:
         "counts": documents and dict(documents.prepared.counts),
         "without_domain": documents and documents.without_domain,
         "tokens_looked_at": documents and documents.prepared.tokens and documents.prepared.tokens.as_json(),
+        "domains": documents and documents.prepared.domains and asdict(documents.prepared.domains),
         "copies": documents and documents.prepared.copies,
         "repeated_ids": documents and _repeated_ids(documents.prepared),
         "bad_files": documents and list(documents.prepared.bad_files.values()),

@@ -16,7 +16,6 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,16 @@ from ladm.corpus.files.folders import NoSourceError
 from ladm.corpus.files.other_stages import WORK_FOLDER, require_documents
 from ladm.corpus.preparation.assemble import assemble, count_copies
 from ladm.corpus.preparation.blocks import REASONS, describe_counts
+from ladm.corpus.preparation.domain_counts import count_domains
 from ladm.corpus.preparation.dropped import write_dropped
 from ladm.corpus.preparation.duplicates import count_tokens
 from ladm.corpus.preparation.identity import identity_of, names_of_sources
-from ladm.corpus.preparation.prepared_rows import PreparedRows, finished_rows, may_grow
+from ladm.corpus.preparation.prepared_rows import PreparedRows, finished_rows, may_grow, record_of
 from ladm.corpus.preparation.repeated_ids import find_repeated_ids
 from ladm.corpus.preparation.sealing import NoPrepareProgress, PrepareProgress, SealedBlocks, seal_blocks
 from ladm.corpus.preparation.start import STARTED, start_or_resume, started_with
 from ladm.corpus.preparation.tokenization import load_tokenizer
-from ladm.corpus.rows.identity import PREPARED, PREPARED_COLUMNS, PREPARED_DIGEST
-from ladm.corpus.rows.reading import open_rows
+from ladm.corpus.rows.identity import PREPARED
 from ladm.errors import LadmError, StorageError, count_of
 from ladm.modeling.facts import stated_positions
 from ladm.progress import Echo
@@ -206,9 +205,10 @@ def _finish(
         bad_files=bad_files,
         copies=count_copies(blocks, rows=rows),
         repeated_ids=find_repeated_ids(blocks, rows=rows),
+        domains=count_domains(blocks, rows=rows),
         all_read=sealed.all_read,
     )
-    record = _record_of(prepared, identity)
+    record = record_of(prepared, identity)
     # The record last: it is what makes the folder finished, whenever a stop comes.
     with io_errors(output, "write"):
         write_whole(output / PREPARED, [json_with_checksum(record)])
@@ -216,24 +216,6 @@ def _finish(
         leftover = output / WORK_FOLDER / "cache" if not sealed.all_read else output / WORK_FOLDER
         shutil.rmtree(leftover, ignore_errors=True)
     return prepared
-
-
-def _record_of(prepared: PreparedRows, identity: dict[str, Any]) -> dict[str, Any]:
-    """The content of `prepare.json`. Reads all rows for their digests."""
-    written = open_rows(prepared)
-    return {
-        "asked": identity,
-        "rows": prepared.rows,
-        "counts": dict(prepared.counts),
-        "tokens": prepared.tokens and prepared.tokens.as_json(),
-        "bad_files": prepared.bad_files,
-        "copies": prepared.copies,
-        "repeated_ids": prepared.repeated_ids and asdict(prepared.repeated_ids),
-        "all_read": prepared.all_read,
-        # A bit of the data set that flips later would give a wrong score, or a wrong text, and no error.
-        PREPARED_DIGEST: written.identity()["xxh3_128"],
-        PREPARED_COLUMNS: written.columns_digest(),
-    }
 
 
 def _no_row(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ladm.corpus.preparation.blocks import Counts
+from ladm.corpus.preparation.domain_counts import DomainCounts
 from ladm.corpus.preparation.dropped import DROPPED_FILE
 from ladm.corpus.preparation.duplicates import TokenCounts
 from ladm.corpus.preparation.identity import require_same_preparation, with_present_tokenizer_name
 from ladm.corpus.preparation.repeated_ids import RepeatedIds
 from ladm.corpus.preparation.start import with_free_settings
 from ladm.corpus.preparation.tokenization import Tokenizer
-from ladm.corpus.rows.identity import PREPARED
+from ladm.corpus.rows.identity import PREPARED, PREPARED_COLUMNS, PREPARED_DIGEST
+from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, count_of
 from ladm.storage.json_object import damaged_file, read_json_object
 
@@ -34,6 +36,8 @@ class PreparedRows:
     """Short rows with the ids of an earlier row, which are kept here and left out by `ladm select`."""
     repeated_ids: RepeatedIds | None = None
     """None where no two documents with rows have the same id."""
+    domains: DomainCounts | None = None
+    """None for rows of a version that did not count them."""
     all_read: bool = True
     """False where --limit stopped before the end of the sources: a greater one adds rows."""
 
@@ -83,12 +87,36 @@ def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any], *, u
         bad_files=record.get("bad_files", {}),
         copies=record.get("copies", 0),
         repeated_ids=_repeated_ids(record.get("repeated_ids")),
+        domains=_domains(record.get("domains")),
         all_read=record.get("all_read", had["limit"] is None),
     )
 
 
 def _repeated_ids(found: dict[str, Any] | None) -> RepeatedIds | None:
     return None if found is None else RepeatedIds(**found | {"sources": tuple(found["sources"])})
+
+
+def _domains(found: dict[str, Any] | None) -> DomainCounts | None:
+    return None if found is None else DomainCounts(number=found["number"], largest=found["largest"])
+
+
+def record_of(prepared: PreparedRows, identity: dict[str, Any]) -> dict[str, Any]:
+    """The content of `prepare.json`. Reads all rows for their digests."""
+    written = open_rows(prepared)
+    return {
+        "asked": identity,
+        "rows": prepared.rows,
+        "counts": dict(prepared.counts),
+        "tokens": prepared.tokens and prepared.tokens.as_json(),
+        "bad_files": prepared.bad_files,
+        "copies": prepared.copies,
+        "repeated_ids": prepared.repeated_ids and asdict(prepared.repeated_ids),
+        "domains": prepared.domains and asdict(prepared.domains),
+        "all_read": prepared.all_read,
+        # A bit of the data set that flips later would give a wrong score, or a wrong text, and no error.
+        PREPARED_DIGEST: written.identity()["xxh3_128"],
+        PREPARED_COLUMNS: written.columns_digest(),
+    }
 
 
 def may_grow(finished: PreparedRows, limit: int | None) -> bool:

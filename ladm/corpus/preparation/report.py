@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from ladm.corpus.ids.files import shown_id
 from ladm.corpus.preparation.blocks import REASONS
@@ -10,6 +11,8 @@ from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.corpus.preparation.repeated_ids import RepeatedIds
 from ladm.errors import count_of
 from ladm.settings.data import ALL_WINDOWS
+
+DOMAINS_SHOWN = 10
 
 
 def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> Iterator[str]:
@@ -46,6 +49,24 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
     if prepared.dropped_file is not None and (dropped or prepared.bad_files):
         files = f" and {count_of(len(prepared.bad_files), 'file')}" if prepared.bad_files else ""
         yield _line("dropped", dropped, "document", f"{files}, listed in {prepared.dropped_file}", gap="")
+
+
+def domain_lines(prepared: PreparedRows, *, length: int, other_domain: str | None) -> Iterator[str]:
+    """The domains with most rows, which `ladm select` fills a budget from; nothing where there is only one.
+
+    `length`: tokens of a row; `other_domain`: the domain of documents without one, as `--domain`.
+    """
+    found = prepared.domains
+    if found is None or found.number < 2:
+        return
+    shown = dict(islice(found.largest.items(), DOMAINS_SHOWN))
+    for name, rows in shown.items():
+        flag = " (--domain)" if name == other_domain else ""
+        yield _line("domain", rows, "row", f"{rows * length:,} tokens: {shown_id(name)}{flag}", gap=", ")
+    if found.number > len(shown):
+        others = prepared.rows - sum(shown.values())
+        more = found.number - len(shown)
+        yield _line("domains", others, "row", f"{others * length:,} tokens: {count_of(more, 'more domain')}", gap=", ")
 
 
 def too_short_hint(prepared: PreparedRows, *, length: int, stored: bool, looked_at: int | None = None) -> str:
