@@ -368,7 +368,7 @@ def test_the_examples_of_the_page_run_in_order(
     assert printed[0][0] == "7 rows in rows, of 8 documents"
     assert printed[0][2] == "3 documents, 1536 tokens"
     assert printed[1][0] == "7 3584 True"
-    assert printed[2] == ["3 Counter({'kept': 3})"]
+    assert printed[2] == ["3 Counter({'kept': 3}) DomainCounts(number=1, largest={'web': 3})"]
     assert printed[3][0].startswith("7 0 (")
     assert printed[4] == ["['position', 'score', 'robust', 'gzip_ratio']", "run-robust/report.html run/report.html"]
     assert printed[5] == ["['other.copy_share', 'other.sink_mass', 'other.near_share']"]
