@@ -144,9 +144,18 @@ def test_the_same_value_in_two_runs(ladm: Command, save_rows: Any, golden: Any, 
 def test_bad_input_gets_one_line(run: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     for given, message in (
-        ("rows.host", "--max-per 'rows.host' is not rows.COLUMN:N, such as rows.host:3; N is at least 1"),
-        ("rows.host:0", "--max-per 'rows.host:0' is not rows.COLUMN:N, such as rows.host:3; N is at least 1"),
-        ("rows.host:1.5", "--max-per 'rows.host:1.5' is not rows.COLUMN:N, such as rows.host:3; N is at least 1"),
+        (
+            "rows.host",
+            "--max-per 'rows.host' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is at least 1",
+        ),
+        (
+            "rows.host:0",
+            "--max-per 'rows.host:0' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is at least 1",
+        ),
+        (
+            "rows.host:1.5",
+            "--max-per 'rows.host:1.5' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is at least 1",
+        ),
         (
             "meta.host:2",
             "--max-per meta.host:2: meta.host is no column of the rows, whose names begin with rows., as in "

@@ -116,7 +116,8 @@ def _capped_pools(rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[V
     """For each cap of --max-per what it leaves, in words, and the longest rows that it can leave."""
     for cap in caps:
         longest_first = np.argsort(-lengths_N, kind="stable")
-        lengths, keys = lengths_N[longest_first], read_value_keys(rows, cap.key)[0][longest_first]
+        keys_N, _ = read_value_keys(rows, cap.key, of_host=cap.of_host)
+        lengths, keys = lengths_N[longest_first], keys_N[longest_first]
         kept = within_caps(keys, cap.most, is_free=keys == NO_VALUE)
         yield f"rows (--max-per {cap.text})", lengths[kept & (lengths > 0)]
 

@@ -53,7 +53,7 @@ def require_row_columns(rows: Rows, job: Any) -> None:
     for guard in chosen.value_guards:
         require_occurring(guard, [rows], [match_rows(rows, guard)])
     for cap in chosen.caps:
-        read_value_keys(rows, cap.key)
+        read_value_keys(rows, cap.key, of_host=cap.of_host)
 
 
 def selection_of(job: Any) -> SelectSettings:

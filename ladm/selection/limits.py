@@ -25,11 +25,12 @@ class CapManifest:
     """A cap of --max-per as the manifest repeats it."""
 
     column: str
+    """As the flag has it: rows.host, or host(rows.url)."""
     most: int
     left_out: int
     """Rows that could not be selected, because `most` others of the same value rank higher."""
     without_value: int
-    """Rows without a value in the column, which are not limited."""
+    """Rows without a value in the column, or without a host in it, which are not limited."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def limit_rows(
     found = []
     for cap in caps:
         # Those of one column at a time.
-        keys_T = np.concatenate([source.columns.value_keys(cap.key) for source in sources])
+        keys_T = np.concatenate([source.columns.value_keys(cap) for source in sources])
         keys = keys_T[candidates.ranked_rows]
         del keys_T
         is_free = keys == NO_VALUE

@@ -72,7 +72,7 @@ def open_sources(settings: SelectSettings) -> list[SelectionSource]:
         for guard in settings.value_guards:
             each.require_values(guard)
         for cap in settings.caps:
-            each.require_keys(cap.key)
+            each.require_keys(cap)
     # A profile's band may bring the copy share with it, which no flag names.
     guards = resolve_guards(settings, runs[0])
     columns = [*settings.number_names, *(guard.column for guard in guards if isinstance(guard, Guard))]

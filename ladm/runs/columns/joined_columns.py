@@ -32,6 +32,7 @@ from ladm.runs.folder import Run
 from ladm.runs.results import count_scored, require_finished
 from ladm.runs.rows_of_run import require_rows_of, rows_of_run
 from ladm.settings.joins import ROWS, split_name
+from ladm.settings.value_caps import ValueCap
 from ladm.settings.value_guards import ValueGuard
 
 Floats = npt.NDArray[np.float64]
@@ -142,15 +143,15 @@ class JoinedColumns:
         self.digests[guard.column] = found.digest
         return found
 
-    def require_keys(self, key: str) -> None:
-        """Raise UsageError where the rows have no such column, or one of lists or objects, before any is read."""
-        require_keys(self._opened, key)
+    def require_keys(self, cap: ValueCap) -> None:
+        """Raise UsageError where the rows have no column that can be limited so, before any is read."""
+        require_keys(self._opened, cap.key, of_host=cap.of_host)
 
-    def value_keys(self, key: str) -> Ints:
+    def value_keys(self, cap: ValueCap) -> Ints:
         """A number for each row that rows with the same value share, as `read_value_keys`."""
-        keys_T, digest = read_value_keys(self.rows, key)
+        keys_T, digest = read_value_keys(self.rows, cap.key, of_host=cap.of_host)
         # A guard of the same column has digested the same values.
-        self.digests.setdefault(f"{ROWS}.{key}", digest)
+        self.digests.setdefault(f"{ROWS}.{cap.key}", digest)
         return keys_T
 
     def float32(self, names: Iterable[str]) -> set[str]:
