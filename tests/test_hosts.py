@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from click.testing import Result
 from conftest import SMALL, read_object, topical_rows
@@ -18,7 +19,7 @@ from test_front_door import write_corpus
 import ladm as front
 from ladm.corpus.rows.hosts import LONGEST_AUTHORITY, _host_in, host_of
 from ladm.corpus.rows.reading import open_rows
-from ladm.corpus.rows.value_keys import NO_VALUE, read_value_keys
+from ladm.corpus.rows.value_keys import NO_VALUE, _keys, read_value_keys
 from ladm.selection.manifest_file import read_manifest
 
 Command = Callable[..., Result]
@@ -265,7 +266,14 @@ def test_no_row_with_a_host(run: Path, tmp_path: Path) -> None:
         front.select(run, top="50%", max_per="host(rows.text):3", output=tmp_path / "s")
 
 
-def test_urls_inside_of_json_text_and_bytes_that_are_no_text(save_rows: Any) -> None:
+def test_bytes_that_are_no_text() -> None:
+    texts = pa.array([b"http://a.example/\xff", b"http://a.example", b"http://a\xff.example", None], pa.binary())
+    keys = _keys(pa.chunked_array([texts.view(pa.string())]), of_host=True).tolist()
+    assert keys == [keys[1], keys[1], NO_VALUE, NO_VALUE]
+    assert keys[1] != NO_VALUE
+
+
+def test_urls_inside_of_json_text(save_rows: Any) -> None:
     urls = ["http://a.example", "https://A.example/x", 7.5, None, ["http://a.example"], "\ud800.example", True]
     rows = [{"input_ids": [1, 2, 3], "json": json.dumps({"url": url}), "host": "a.example"} for url in urls]
     data = open_rows(save_rows(rows))
