@@ -179,6 +179,35 @@ def score_rows(
     return score
 
 
+@pytest.fixture(scope="session")
+def made_job(tmp_path_factory: pytest.TempPathFactory, talking_model: Path) -> Path:
+    """A folder with a shard of documents, a model and a finished job of both; `whole` beside it is a copy."""
+    from test_pipeline import job_words, write_finepdfs
+
+    from ladm.cli.main import main
+
+    folder = tmp_path_factory.mktemp("made") / "used"
+    shutil.copytree(talking_model, folder / "talking")
+    shard = write_finepdfs(folder / "000_00000.parquet")
+    words = job_words(shard, folder / "talking", folder / "job")
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    (folder / "printed.json").write_text(json.dumps({"stdout": done.stdout, "stderr": done.stderr}))
+    shutil.copytree(folder, folder.parent / "whole")
+    return folder
+
+
+@pytest.fixture
+def finished_job(made_job: Path) -> tuple[Path, Path, Path]:
+    """The shard, the model and the job of `job_words`, at the places that its files name, as it was made.
+
+    A test may change all of them, and write beside them: the next one gets them again.
+    """
+    shutil.rmtree(made_job)
+    shutil.copytree(made_job.parent / "whole", made_job)
+    return made_job / "000_00000.parquet", made_job / "talking", made_job / "job"
+
+
 @pytest.fixture
 def ladm() -> Callable[..., Result]:
     """Run the command in this process; a traceback fails the test."""

@@ -87,11 +87,10 @@ def test_a_limit_holds_for_rows_that_exist_already(ladm: Command, shard: Path, t
 
 
 def test_the_same_command_goes_on_and_another_is_refused(
-    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+    ladm: Command, finished_job: tuple[Path, Path, Path]
 ) -> None:
-    output = tmp_path / "job"
-    words = job_words(shard, talking, output)
-    assert ladm(*words).exit_code == 0
+    output = finished_job[-1]
+    words = job_words(*finished_job)
     before = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
     again = ladm(*words)
     assert again.exit_code == 0, again.output
@@ -147,11 +146,10 @@ def test_a_wrong_key_lists_the_keys_and_binds_nothing(
 
 
 def test_another_score_with_a_name_needs_no_other_run(
-    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+    ladm: Command, finished_job: tuple[Path, Path, Path]
 ) -> None:
-    output = tmp_path / "job"
-    words = job_words(shard, talking, output)
-    assert ladm(*words).exit_code == 0
+    output = finished_job[-1]
+    words = job_words(*finished_job)
     other = ladm(*words, "--score", "robust", "--within", "copy_share:-95%")
     match = re.search(r"to make another selection from its scores: (ladm select .*?); or give another", other.stderr)
     assert (other.exit_code, match is not None) == (1, True)

@@ -65,11 +65,10 @@ def test_rows_of_a_job_are_used_although_their_corpus_was_touched(
 
 
 def test_scores_of_a_job_are_continued_although_its_corpus_is_gone(
-    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+    ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    job = tmp_path / "job"
+    shard, talking, job = finished_job
     words = job_words(shard, talking, job)
-    assert ladm(*words).exit_code == 0
     subset = (job / "subset" / "train.bin").read_bytes()
     moved = shard.rename(tmp_path / "moved.parquet")
     gone = ladm(*words)
@@ -121,21 +120,20 @@ def test_sources_that_are_gone_are_named_before_anything_is_compared(
     )
 
 
-def test_another_way_to_score_keeps_the_rows(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
-    job = tmp_path / "job"
+def test_another_way_to_score_keeps_the_rows(ladm: Command, finished_job: tuple[Path, Path, Path]) -> None:
+    shard, talking, job = finished_job
     words = job_words(shard, talking, job)
-    assert ladm(*words).exit_code == 0
     refused = ladm(*words, "--span-tokens", "8")
     way = "to score its rows another way: "
     assert refused.stderr.startswith(f"ladm: {job} was started with something else (--span-tokens); {way}ladm run ")
     assert refused.stderr.splitlines()[1:] == ["  --span-tokens: 16 before, 8 now"]
     (proposed,) = command_in(refused, before=way)
     assert ladm(*proposed).exit_code == 0
-    identity = json.loads((tmp_path / "job2" / "scores" / "run.json").read_text())
+    identity = json.loads((job.parent / "job2" / "scores" / "run.json").read_text())
     assert (identity["settings"]["span_tokens"], identity["about"]["rows"]) == (8, str(job / "rows"))
     # A folder that is taken is not proposed again, and other rows are another job.
     again = ladm(*words, "--span-tokens", "8")
-    assert command_in(again, before=way)[0][-1] == str(tmp_path / "job3")
+    assert command_in(again, before=way)[0][-1] == str(job.parent / "job3")
     assert way not in ladm(*words, "--span-tokens", "8", "--text-key", "url").stderr
 
 

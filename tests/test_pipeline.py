@@ -68,13 +68,15 @@ def job_words(shard: Path, model: Path, output: Path) -> list[Any]:
     return ["run", shard, "--model", model, "--tokens", "3k", "-o", output, "--format", "megatron", *flags]
 
 
-def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
-    output = tmp_path / "job"
-    result = ladm(*job_words(shard, talking, output))
-    assert result.exit_code == 0, result.output
-    assert "length    512 tokens: documents of at least that many have 100% of the tokens" in result.stderr
+def test_a_shard_of_finepdfs_becomes_megatron_files(
+    ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    output = finished_job[-1]
+    printed = json.loads((output.parent / "printed.json").read_text())
+    stdout, stderr = printed["stdout"], printed["stderr"]
+    assert "length    512 tokens: documents of at least that many have 100% of the tokens" in stderr
     guess = "domains   language: 3 values (a guess; --domain-key KEY names another key)"
-    assert guess in result.stderr.splitlines()
+    assert guess in stderr.splitlines()
     names = {path.name for path in output.iterdir()}
     assert {"rows", "scores", "subset", "report.html", "job.yaml"} <= names
     from datasets import load_from_disk
@@ -87,12 +89,12 @@ def test_a_shard_of_finepdfs_becomes_megatron_files(ladm: Command, shard: Path, 
     manifest = json.loads((output / "subset" / "manifest.json").read_text())
     assert manifest["taken_tokens"] == sum(map(len, found)) <= 3000
     assert set(manifest["domains"]) == {"eng_Latn", "deu_Latn", "fra_Latn"}
-    assert result.stdout.splitlines()[-4:] == [
+    assert stdout.splitlines()[-4:] == [
         f"rows: {output}/rows", f"scores: {output}/scores", f"subset: {output}/subset", f"page: {output}/report.html",
     ]  # fmt: skip
-    assert "kept                 12  documents of at least 512 tokens\n" in result.stderr
+    assert "kept                 12  documents of at least 512 tokens\n" in stderr
     # ladm train cannot read this format.
-    assert "next:" not in result.stderr
+    assert "next:" not in stderr
     require_job_folder_is_run(ladm, output, tmp_path)
 
 
@@ -181,9 +183,8 @@ def test_the_possible_columns_of_signals_are_those_that_their_runs_have(
     assert set(possible_columns(("cds", "context-gain", "longattn", "text"))) == {*had, "paper"}
 
 
-def test_the_job_file_repeats_the_job(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "job", tmp_path / "again"
-    assert ladm(*job_words(shard, talking, first)).exit_code == 0
+def test_the_job_file_repeats_the_job(ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    (shard, talking, first), second = finished_job, tmp_path / "again"
     job = yaml.safe_load((first / "job.yaml").read_text())
     checksum = job.pop("checksum")
     assert job == {

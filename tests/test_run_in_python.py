@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +22,26 @@ from ladm.runs.status import describe
 Command = Callable[..., Result]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, talking_model: Path) -> tuple[Path, ladm.FinishedJob]:
+    """A folder with a small corpus, a model and a job of both, and what `ladm.run` returned; `whole` is a copy."""
+    folder = tmp_path_factory.mktemp("made") / "used"
+    shutil.copytree(talking_model, folder / "talking")
+    write_corpus(folder)
+    with contextlib.chdir(folder):
+        job = run_job(folder / "talking")
+    shutil.copytree(folder, folder.parent / "whole")
+    return folder, job
+
+
 @pytest.fixture
-def job(talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ladm.FinishedJob:
-    """What `ladm.run` makes of a small corpus, in the working folder."""
-    write_corpus(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return run_job(talking)
+def job(made: tuple[Path, ladm.FinishedJob], monkeypatch: pytest.MonkeyPatch) -> ladm.FinishedJob:
+    """What `ladm.run` makes of a small corpus, in the working folder, beside the model `talking`."""
+    folder, job = made
+    shutil.rmtree(folder)
+    shutil.copytree(folder.parent / "whole", folder)
+    monkeypatch.chdir(folder)
+    return job
 
 
 def run_job(model: Path, **settings: Any) -> ladm.FinishedJob:
@@ -36,9 +52,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_job_in_one_call_and_its_repetition(
-    job: ladm.FinishedJob, talking: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_in_one_call_and_its_repetition(job: ladm.FinishedJob, capsys: pytest.CaptureFixture[str]) -> None:
+    talking = Path.cwd() / "talking"
     assert (job.folder, job.rows, job.page) == (Path("job"), Path("job/rows"), Path("job/report.html"))
     assert job.page.is_file()
     assert job.run == ladm.open_run("job/scores")
@@ -54,11 +69,12 @@ def test_a_job_in_one_call_and_its_repetition(
     assert "job was started before; resuming it" in capsys.readouterr().err
 
 
-def test_the_job_is_that_of_the_command(job: ladm.FinishedJob, ladm: Command, talking: Path, tmp_path: Path) -> None:
+def test_the_job_is_that_of_the_command(job: ladm.FinishedJob, ladm: Command) -> None:
+    talking = Path.cwd() / "talking"
     command = ("run", "corpus/*.jsonl.gz", "--model", talking, "--tokens", "2k", "--length", 512, "--span-tokens", 16)
     assert ladm(*command, "--output", "other").exit_code == 0
     for name in ("scores/sorted_by_score.jsonl", "scores/scores.parquet", "rows/dropped.jsonl"):
-        assert (tmp_path / "other" / name).read_bytes() == (job.folder / name).read_bytes()
+        assert (Path("other") / name).read_bytes() == (job.folder / name).read_bytes()
     assert ladm(*command, "--output", job.folder).exit_code == 0
 
 
