@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import GOLDEN, read_object
+from safetensors.numpy import load_file, save_file
 from test_front_door import ROOT
 
 import ladm
@@ -28,11 +29,15 @@ Command = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the model `org/model` and the rows `coherent`: 32 documents of 64 tokens."""
+    """A folder with `org/model`, the first two layers of the golden model, and `coherent`: 32 rows of 64 tokens."""
     from datasets import Dataset
 
     folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(GOLDEN, folder / "org" / "model")
+    model = Path(shutil.copytree(GOLDEN, folder / "org" / "model"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    weights = load_file(model / "model.safetensors")
+    save_file({name: each for name, each in weights.items() if "layers.2." not in name}, model / "model.safetensors")
     draw = np.random.default_rng(0)
     ids = [np.resize(draw.integers(0, 500, size=20 + k), 64).tolist() for k in range(32)]
     Dataset.from_dict({"input_ids": ids, "index": list(range(32))}).save_to_disk(str(folder / "coherent"))
