@@ -86,9 +86,7 @@ def test_a_limit_holds_for_rows_that_exist_already(ladm: Command, shard: Path, t
         assert manifest["pool_documents"] == limit
 
 
-def test_the_same_command_goes_on_and_another_is_refused(
-    ladm: Command, finished_job: tuple[Path, Path, Path]
-) -> None:
+def test_the_same_command_goes_on_and_another_is_refused(ladm: Command, finished_job: tuple[Path, Path, Path]) -> None:
     output = finished_job[-1]
     words = job_words(*finished_job)
     before = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
@@ -145,9 +143,7 @@ def test_a_wrong_key_lists_the_keys_and_binds_nothing(
     assert yaml.safe_load((output / "job.yaml").read_text())["length"] == 512
 
 
-def test_another_score_with_a_name_needs_no_other_run(
-    ladm: Command, finished_job: tuple[Path, Path, Path]
-) -> None:
+def test_another_score_with_a_name_needs_no_other_run(ladm: Command, finished_job: tuple[Path, Path, Path]) -> None:
     output = finished_job[-1]
     words = job_words(*finished_job)
     other = ladm(*words, "--score", "robust", "--within", "copy_share:-95%")
