@@ -97,7 +97,7 @@ COMMANDS = {
     ),
     "run": Command(
         words=(
-            "run", "{w}/texts.jsonl", "--model", "{w}/model", "--length", "128", "--tokens", "1k", "-o", "{w}/new",
+            "run", "{w}/few.jsonl", "--model", "{w}/model", "--length", "128", "--tokens", "1k", "-o", "{w}/new",
             *SCORED,
         ),
         writes=("new/**/*",), heavy=True,
@@ -110,10 +110,13 @@ def build_world(folder: Path, model: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(model, folder / "model")
     draw = random.Random(5)
-    with (folder / "texts.jsonl").open("w") as file:
-        for k in range(40):
-            text = " ".join(f"w{draw.randrange(40 + 5 * k)}" for _ in range(150))
-            file.write(json.dumps({"text": text, "meta": {"pile_set_name": f"d{k % 2}"}, "id": f"n{k}"}) + "\n")
+    lines = []
+    for k in range(40):
+        text = " ".join(f"w{draw.randrange(40 + 5 * k)}" for _ in range(150))
+        lines.append(json.dumps({"text": text, "meta": {"pile_set_name": f"d{k % 2}"}, "id": f"n{k}"}) + "\n")
+    (folder / "texts.jsonl").write_text("".join(lines))
+    # For whole jobs: more rows than a unit has, as there.
+    (folder / "few.jsonl").write_text("".join(lines[:20]))
     for words in (
         ("prepare", "{w}/texts.jsonl", "--tokenizer", "{w}/model", "--length", "128", "-o", "{w}/rows"),
         ("score", "{w}/rows", "--model", "{w}/model", *SCORED, "-o", "{w}/run"),

@@ -68,7 +68,10 @@ def stored_rows(run: Path) -> int:
     return sum(len(path.read_bytes().splitlines()) for path in (run / "units").iterdir())
 
 
-@pytest.fixture(params=["model.safetensors", "config.json", "rows"])
+CHANGED = ("model.safetensors", "config.json", "rows")
+
+
+@pytest.fixture(params=CHANGED)
 def changed(request: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Any:
     """The command, the file that is changed, and the bytes to put there; none has another size."""
     rows, model = Path(save_rows(topical_rows(golden, [400] * ROWS))), Path(shutil.copytree(GOLDEN, tmp_path / "model"))
@@ -84,7 +87,14 @@ def changed(request: Any, save_rows: Any, golden: Any, tmp_path: Path) -> Any:
     return command, path, content[:-1] + bytes([content[-1] ^ 1])
 
 
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize(
+    ("changed", "stopped"),
+    [
+        *((name, False) for name in CHANGED),
+        *(pytest.param(name, True, marks=[pytest.mark.slow] if name != "rows" else []) for name in CHANGED),
+    ],
+    indirect=["changed"],
+)
 def test_a_change_ends_the_launch_and_a_run_of_the_first_content_goes_on(
     ladm: Any, changed: Any, tmp_path: Path, stopped: bool
 ) -> None:

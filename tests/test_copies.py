@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL
 
 from ladm.runs.folder import Run
 
@@ -29,16 +28,20 @@ def ids(golden: Any) -> list[list[int]]:
     return [vocabulary[k : k + 300] for k in range(7)] + [vocabulary[:290]]
 
 
-def run_of(ladm: Command, folder: str, *flags: object) -> Path:
-    run = Path(f"{folder}-run")
-    result = ladm("score", folder, *SMALL, *flags, "--output", run)
-    assert result.exit_code == 0, result.output
-    return run
+@pytest.fixture
+def run_of(score_once: Callable[..., Path]) -> Callable[..., Path]:
+    """Have the rows of a folder scored; returns the run, beside that folder."""
+    return lambda folder, *flags: score_once(folder, *flags, output=Path(f"{folder}-run"))
 
 
 @pytest.mark.parametrize("signals", [("cds,text", "cds,text"), ("cds,text", "cds"), ("cds", "cds")])
 def test_rows_that_came_again_are_left_out(
-    ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path, signals: tuple[str, str]
+    ladm: Command,
+    run_of: Callable[..., Path],
+    save_rows: Any,
+    ids: list[list[int]],
+    tmp_path: Path,
+    signals: tuple[str, str],
 ) -> None:
     from datasets import Features, List, Value
 
@@ -56,7 +59,7 @@ def test_rows_that_came_again_are_left_out(
     })  # fmt: skip
     folders = [save_rows(old, "old"), save_rows(new, "new", features=small), save_rows([row_of("c2", ids[2])], "third")]
     used = (*signals, signals[0])
-    runs = [run_of(ladm, folder, "--signals", each) for folder, each in zip(folders, used, strict=True)]
+    runs = [run_of(folder, "--signals", each) for folder, each in zip(folders, used, strict=True)]
     command = ("select", *runs, "--documents", "99", "--allow-small-pool", "--format", "jsonl")
     result = ladm(*command, "--output", tmp_path / "subset")
     assert result.exit_code == 0, result.output
@@ -75,13 +78,13 @@ def test_rows_that_came_again_are_left_out(
 
 
 def test_which_rows_that_are_left_out_leave_their_copies_out_too(
-    ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path
+    ladm: Command, run_of: Callable[..., Path], save_rows: Any, ids: list[list[int]], tmp_path: Path
 ) -> None:
     folders = [
         save_rows([row_of("a0", ids[0]), row_of("a1", ids[1], "web")], "old"),
         save_rows([row_of("b0", ids[0]), row_of("b1", ids[1], "code"), row_of("b2", ids[2])], "new"),
     ]
-    runs = [run_of(ladm, folder) for folder in folders]
+    runs = [run_of(folder) for folder in folders]
     (tmp_path / "drop.txt").write_text("a0\n")
     flags = ("--exclude-ids", tmp_path / "drop.txt", "--exclude-domain", "web", "--within", "length:-300")
     result = ladm("select", *runs, "--top", "100%", *flags, "--output", tmp_path / "subset")
@@ -108,8 +111,10 @@ def test_which_rows_that_are_left_out_leave_their_copies_out_too(
     )  # fmt: skip
 
 
-def test_runs_without_a_row_in_common(ladm: Command, save_rows: Any, ids: list[list[int]], tmp_path: Path) -> None:
-    runs = [run_of(ladm, save_rows([row_of(f"{k}", ids[k])], f"rows{k}")) for k in (0, 1)]
+def test_runs_without_a_row_in_common(
+    ladm: Command, run_of: Callable[..., Path], save_rows: Any, ids: list[list[int]], tmp_path: Path
+) -> None:
+    runs = [run_of(save_rows([row_of(f"{k}", ids[k])], f"rows{k}")) for k in (0, 1)]
     result = ladm("select", *runs, "--documents", "2", "--output", tmp_path / "subset")
     assert result.exit_code == 0, result.output
     assert "copies" not in result.stdout
@@ -117,10 +122,10 @@ def test_runs_without_a_row_in_common(ladm: Command, save_rows: Any, ids: list[l
 
 
 def test_rare_words_counted_on_different_rows_are_warned_of(
-    ladm: Command, save_rows: Any, ids: list[list[int]]
+    ladm: Command, run_of: Callable[..., Path], save_rows: Any, ids: list[list[int]]
 ) -> None:
     folders = [save_rows([row_of(f"{k}", ids[k])], f"rows{k}") for k in (0, 1)]
-    one, two = (run_of(ladm, folder, "--signals", "cds,text") for folder in folders)
+    one, two = (run_of(folder, "--signals", "cds,text") for folder in folders)
 
     def warnings(*flags: object) -> list[str]:
         result = ladm("select", *flags, "--documents", "1", "--dry-run")
@@ -135,7 +140,7 @@ def test_rare_words_counted_on_different_rows_are_warned_of(
         ]
     assert warnings(one, two, "--by", "gzip_ratio") == []
     # A table that was counted without a model ends with the highest id of the rows.
-    bare = run_of(ladm, save_rows([row_of("2", ids[2])], "rows2"), "--signals", "cds")
+    bare = run_of(save_rows([row_of("2", ids[2])], "rows2"), "--signals", "cds")
     assert ladm("annotate", bare).exit_code == 0
     (found,) = warnings(bare, one, "--by", "far_rare")
     remedy = f"ladm annotate {bare} --unigrams {one}/unigrams.npy"

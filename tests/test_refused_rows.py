@@ -149,7 +149,7 @@ def test_padding_packing_and_lengths_are_reported(
     [
         # The commonest length is that of fewer than half of the rows, and neither the shortest nor the longest.
         ([*range(520, 560), *[600] * 20, *range(700, 740)], 2, 600),
-        ([*[1100] * 30, *[1300] * 35, *[1024] * 34], 5, 1300),
+        pytest.param([*[1100] * 30, *[1300] * 35, *[1024] * 34], 5, 1300, marks=pytest.mark.slow),
         ([512] * 40, 2, 512),
     ],
 )
@@ -186,24 +186,24 @@ def test_the_default_span_is_of_rows_that_the_model_can_read(
 def test_a_dry_run_counts_ids_outside_the_vocabulary(
     ladm: Command, save_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = rows_of_lengths([320] * 100 + [40])
-    for k in range(0, 100, 2):
+    made = rows_of_lengths([320] * 40 + [40])
+    for k in range(0, 40, 2):
         made[k]["input_ids"][k] = 1_000_000
-    made[99]["input_ids"] = []
+    made[39]["input_ids"] = []
     made[1]["input_ids"][0] = -1
     rows = save_rows(made)
     result = ladm("score", rows, *SMALL, "--dry-run", "--json", "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["refused"] == {"outside_vocabulary": 51, "empty": 1, "too_short": 1}
+    assert json.loads(result.stdout)["refused"] == {"outside_vocabulary": 21, "empty": 1, "too_short": 1}
     # The same as the run finds.
     scored = ladm("score", rows, *SMALL, "--signals", "cds", "-o", tmp_path / "run")
     assert scored.exit_code == 0, scored.output
     kinds = [json.loads(line)["error_type"] for line in (tmp_path / "run/errors.jsonl").read_text().splitlines()]
     assert {kind: kinds.count(kind) for kind in kinds} == json.loads(result.stdout)["refused"]
     # Of large data a part is looked at, and counted in proportion.
-    monkeypatch.setattr("ladm.scoring.row_lengths.MOST_ROWS", 40)
+    monkeypatch.setattr("ladm.scoring.row_lengths.MOST_ROWS", 20)
     result = ladm("score", rows, *SMALL, "--dry-run", "--json", "-o", tmp_path / "run")
-    assert 30 <= json.loads(result.stdout)["refused"]["outside_vocabulary"] <= 70
+    assert 14 <= json.loads(result.stdout)["refused"]["outside_vocabulary"] <= 28
 
 
 def test_a_dry_run_refuses_what_the_run_in_the_folder_was_not_started_with(
