@@ -101,7 +101,12 @@ def test_a_stopped_annotation_goes_on(ladm: Command, scored: tuple[list[dict[str
 
 
 def test_another_table_and_other_rows(
-    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path], save_rows: Any, golden: Any, tmp_path: Path
+    ladm: Command,
+    score_once: Any,
+    scored: tuple[list[dict[str, Any]], str, Path],
+    save_rows: Any,
+    golden: Any,
+    tmp_path: Path,
 ) -> None:
     _, rows, run = scored
     np.save(tmp_path / "few.npy", np.ones(5, dtype=np.int64))
@@ -129,7 +134,7 @@ def test_another_table_and_other_rows(
     result = ladm("annotate", run, "--unigrams", run / "signals" / "text" / "unigrams.npy")
     assert result.stdout.startswith("has the text statistics already")
     full = tmp_path / "full"
-    assert ladm("score", rows, *SMALL, "--signals", "cds,text", "--output", full).exit_code == 0
+    score_once(rows, "--signals", "cds,text", output=full)
     result = ladm("annotate", full)
     assert (result.exit_code, result.stderr.splitlines()[1:]) == (0, [])
     assert result.stdout.splitlines() == [
@@ -225,12 +230,17 @@ def test_a_damaged_table_is_an_error_and_is_found_by_verify(
 
 
 def test_verify_compares_an_added_signal_with_its_run(
-    ladm: Command, scored: tuple[list[dict[str, Any]], str, Path], save_rows: Any, golden: Any, tmp_path: Path
+    ladm: Command,
+    score_once: Any,
+    scored: tuple[list[dict[str, Any]], str, Path],
+    save_rows: Any,
+    golden: Any,
+    tmp_path: Path,
 ) -> None:
     _, _, run = scored
     other, text = tmp_path / "other_run", run / "signals" / "text"
     rows = save_rows([row | {"index": 50 + k} for k, row in enumerate(topical_rows(golden, LENGTHS))], "others")
-    assert ladm("score", rows, *SMALL, "--signals", "cds", "--output", other).exit_code == 0
+    score_once(rows, "--signals", "cds", output=other)
     assert ladm("annotate", other, "--num-proc", "1").exit_code == 0
     shutil.copytree(other / "signals", run / "signals")
     result = ladm("verify", run)

@@ -158,30 +158,28 @@ def test_ids_are_whole_and_in_one_line(score_once: Any, ladm: Any, save_rows: An
     assert f"<bdi>{names[0][:299]}…</bdi>" in page
 
 
-@pytest.mark.parametrize(
-    ("changes", "cut_of_scores", "cut"),
-    [
+def test_a_line_separates_what_was_taken_only_where_nothing_else_decided(
+    ladm: Any, small_run: Path, tmp_path: Path
+) -> None:
+    assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
+    cases: list[tuple[dict[str, Any], bool, bool]] = [
         ({}, True, True),
         ({"copies": 0}, True, True),
         ({"by": "length"}, False, True),
         ({"copies": 2}, False, False),
         ({"max_per_document": 1}, False, False),
         ({"sample": {"temperature": 1.0, "seed": 0}}, False, False),
-    ],
-)
-def test_a_line_separates_what_was_taken_only_where_nothing_else_decided(
-    ladm: Any, small_run: Path, tmp_path: Path, changes: dict[str, Any], cut_of_scores: bool, cut: bool
-) -> None:
-    assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
-    manifest = dataclasses.replace(read_manifest(tmp_path / "subset"), **changes)
-    assert (PageRanking().is_cut_by(manifest), manifest.is_cut) == (cut_of_scores, cut)
-    subset = ReportedSubset(manifest=manifest, taken_T=np.array([True, False, False, True, True]))
-    overview = RunOverview(positions=array("q", [4, 1, 3, 2, 0]), num_tokens=array("q", [5, 6, 7, 8, 9]))
-    found = _subset(subset, overview, ["domain 0", "domain 1"], np.array([0, 1, 1, 1, 0]))
-    assert (found["cut"], found["by"]) == (cut, manifest.by)
-    assert (found["documents"], found["tokens"]) == ([2, 1], [14, 7])
-    lowest = [manifest.domains[name].lowest_score_taken for name in ("domain 0", "domain 1")]
-    assert found["lowest"] == (pytest.approx(lowest, rel=1e-5) if cut else [None, None])
+    ]
+    for changes, cut_of_scores, cut in cases:
+        manifest = dataclasses.replace(read_manifest(tmp_path / "subset"), **changes)
+        assert (PageRanking().is_cut_by(manifest), manifest.is_cut) == (cut_of_scores, cut)
+        subset = ReportedSubset(manifest=manifest, taken_T=np.array([True, False, False, True, True]))
+        overview = RunOverview(positions=array("q", [4, 1, 3, 2, 0]), num_tokens=array("q", [5, 6, 7, 8, 9]))
+        found = _subset(subset, overview, ["domain 0", "domain 1"], np.array([0, 1, 1, 1, 0]))
+        assert (found["cut"], found["by"]) == (cut, manifest.by)
+        assert (found["documents"], found["tokens"]) == ([2, 1], [14, 7])
+        lowest = [manifest.domains[name].lowest_score_taken for name in ("domain 0", "domain 1")]
+        assert found["lowest"] == (pytest.approx(lowest, rel=1e-5) if cut else [None, None])
 
 
 def test_the_documents_of_a_guarded_subset_are_marked(ladm: Any, small_run: Path, tmp_path: Path) -> None:
@@ -243,18 +241,16 @@ def test_a_page_shows_its_run_of_a_subset_of_two(ladm: Any, small_run: Path, sav
         assert sum(document[10] for document in data["documents"]) == len(part["positions"])
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [None, [], [{}], "text", *([{"positions": each}] for each in (3, ["a"], [0, 6], [-1], [0.5], [[0], [1, 2]]))],
-)
-def test_a_subset_without_the_rows_it_took_is_refused(ladm: Any, small_run: Path, tmp_path: Path, chosen: Any) -> None:
+def test_a_subset_without_the_rows_it_took_is_refused(ladm: Any, small_run: Path, tmp_path: Path) -> None:
     assert ladm("select", small_run, "--top", "50%", "--output", tmp_path / "subset").exit_code == 0
     path = tmp_path / "subset" / "manifest.json"
     manifest = {key: value for key, value in read_object(path).items() if key not in ("crc32", "chosen")}
-    path.write_text(json.dumps(manifest | ({} if chosen is None else {"chosen": chosen})))
-    result = ladm("report", small_run, "--subset", tmp_path / "subset")
     message = f"{path} does not list the rows that were chosen from {small_run}; select again"
-    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+    wrong = [{"positions": each} for each in (3, ["a"], [0, 6], [-1], [0.5], [[0], [1, 2]])]
+    for chosen in (None, [], [{}], "text", *([each] for each in wrong)):
+        path.write_text(json.dumps(manifest | ({} if chosen is None else {"chosen": chosen})))
+        result = ladm("report", small_run, "--subset", tmp_path / "subset")
+        assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n"), chosen
 
 
 def test_a_small_subset_of_many_documents_is_on_the_page(ladm: Any, large_run: Any, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_run_of_other_rows_is_refused(
     rows, run = scored
     turned = save_rows(corpus(golden)[::-1], "turned")
     # The same ids in another order, the first rows alone, and a run that is not finished.
-    assert ladm("score", turned, *SMALL, "--output", tmp_path / "turned-run").exit_code == 0
+    score_once(turned, output=tmp_path / "turned-run")
     score_once(rows, "--limit", "5", output=tmp_path / "part")
     shutil.copytree(run, tmp_path / "half")
     (tmp_path / "half" / "scores.parquet").unlink()
@@ -308,11 +308,11 @@ def test_top_and_compare_take_them(ladm: Command, scored: tuple[str, Path], othe
 
 
 def test_several_runs_rank_by_a_column_of_their_rows(
-    ladm: Command, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
+    ladm: Command, score_once: Any, scored: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     quality = [0.75, 0.0, None, 0.0, 0.95, 0.0, 0.0, 0.0]
     more = save_rows([row | {"input_ids": row["input_ids"][:-1]} for row in corpus(golden, quality)], "more")
-    assert ladm("score", more, *SMALL, "--output", tmp_path / "run2").exit_code == 0
+    score_once(more, output=tmp_path / "run2")
     command = (
         "select",
         scored[1],
@@ -331,7 +331,7 @@ def test_several_runs_rank_by_a_column_of_their_rows(
     assert len(set(manifest["joined_columns"]["rows.quality"])) == 2
     # Rows that do not have it at all would be left out in silence.
     bare = save_rows(topical_rows(golden, [500, 600]), "bare")
-    assert ladm("score", bare, *SMALL, "--output", tmp_path / "run3").exit_code == 0
+    score_once(bare, output=tmp_path / "run3")
     refused = ladm("select", scored[1], tmp_path / "run3", *command[3:], "--dry-run")
     assert (refused.exit_code, refused.stderr) == (2, f"ladm: {bare} has no column quality; it has numbers in index\n")
 

@@ -308,7 +308,7 @@ def test_a_flipped_bit_in_a_text_does_not_get_into_a_subset(ladm: Any, talking: 
     assert ladm("select", run, "--top", "100%", "-o", tmp_path / "subset").exit_code == 0
 
 
-def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_swapped_arguments_are_recognised(ladm: Any, score_once: Any, short_rows: str, tmp_path: Path) -> None:
     run, documents, job = tmp_path / "run", tmp_path / "d.jsonl", tmp_path / "job"
     (job / "rows").mkdir(parents=True)
     (job / "job.yaml").write_text("model: m\n")
@@ -316,7 +316,7 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
     ids = tmp_path / "ids" / "a.parquet"
     ids.parent.mkdir()
     pq.write_table(pa.table({"input_ids": [[1, 2, 3]]}), ids)
-    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    score_once(short_rows, output=run)
     for command, message in [
         (
             ("score", run, *SMALL, "--output", tmp_path / "run2"),
@@ -371,9 +371,9 @@ def test_swapped_arguments_are_recognised(ladm: Any, short_rows: str, tmp_path: 
         assert (result.exit_code, last(result)) == (2, f"ladm: {message}")
 
 
-def test_a_subset_without_texts_cannot_be_prepared(ladm: Any, short_rows: str, tmp_path: Path) -> None:
+def test_a_subset_without_texts_cannot_be_prepared(ladm: Any, score_once: Any, short_rows: str, tmp_path: Path) -> None:
     run, subset = tmp_path / "run", tmp_path / "subset"
-    assert ladm("score", short_rows, *SMALL, "--output", run).exit_code == 0
+    score_once(short_rows, output=run)
     assert ladm("select", run, "--documents", "2", "--format", "megatron", "--output", subset).exit_code == 0
     result = ladm("prepare", subset, "--tokenizer", GOLDEN, "--length", "40", "--output", tmp_path / "rows2")
     assert (result.exit_code, last(result)) == (

@@ -76,9 +76,9 @@ def test_what_is_written_and_said(ladm: Run, short_rows: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("batch", ["1", "2", "4"])
 def test_float32_scores_are_bit_equal_whatever_the_batch(
-    ladm: Run, short_rows: str, tmp_path: Path, batch: str
+    ladm: Run, score_once: Any, short_rows: str, tmp_path: Path, batch: str
 ) -> None:
-    ladm("score", short_rows, *SMALL, "--output", tmp_path / "auto")
+    score_once(short_rows, output=tmp_path / "auto")
     ladm("score", short_rows, *SMALL, "--output", tmp_path / "batched", "--batch-size", batch)
     assert results(tmp_path / "batched") == results(tmp_path / "auto")
 
@@ -92,8 +92,8 @@ def test_the_order_of_the_rows_changes_no_score(ladm: Run, save_rows: Any, golde
     assert forth == back
 
 
-def test_layers_and_reduce(ladm: Run, short_rows: str, tmp_path: Path) -> None:
-    ladm("score", short_rows, *SMALL, "--output", tmp_path / "all")
+def test_layers_and_reduce(ladm: Run, score_once: Any, short_rows: str, tmp_path: Path) -> None:
+    score_once(short_rows, output=tmp_path / "all")
     ladm("score", short_rows, *SMALL, "--output", tmp_path / "some", "--layers", "0,2", "--reduce", "median")
     every = {line["index"]: line for line in read_lines(tmp_path / "all" / "sorted_by_score.jsonl")}
     for line in read_lines(tmp_path / "some" / "sorted_by_score.jsonl"):
@@ -206,10 +206,10 @@ def test_a_model_of_nan_scores_nothing(ladm: Run, short_rows: str, tmp_path: Pat
 def test_stopping_at_errors_keeps_what_is_done(
     ladm: Run, score_once: Any, save_rows: Any, golden: Any, tmp_path: Path, flags: tuple[str, ...], safe: int
 ) -> None:
-    rows = topical_rows(golden, [320] * 40)
+    rows = topical_rows(golden, [320] * 24)
     rows[3]["input_ids"] = None
     rows[20]["input_ids"] = None
-    rows[39]["input_ids"] = [7]
+    rows[23]["input_ids"] = [7]
     small = (*SMALL, "--layers", "0")
     folder, data = tmp_path / "run", save_rows(rows)
     (tmp_path / "strict.yaml").write_text("fail_fast: true\n")

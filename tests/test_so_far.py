@@ -381,11 +381,11 @@ def test_of_a_run_that_was_given_more_rows(ladm: Command, rows: str, tmp_path: P
 
 
 def test_rows_of_another_run_are_refused(
-    ladm: Command, save_rows: Any, golden: dict[str, Any], run: Path, tmp_path: Path
+    ladm: Command, score_once: Any, save_rows: Any, golden: dict[str, Any], run: Path, tmp_path: Path
 ) -> None:
     other, robust = tmp_path / "other", tmp_path / "robust"
     more = save_rows(topical_rows(golden, [512] * 20), name="more")
-    assert ladm("score", more, *SMALL, "-o", other).exit_code == 0
+    score_once(more, output=other)
     assert ladm("rescore", run, "--score", "robust", "-o", robust).exit_code == 0
     before = results(robust)
     result = ladm("rescore", other, "--score", "robust", "-o", robust)
@@ -421,11 +421,11 @@ def test_statistics_added_to_a_part_are_those_of_all_rows(ladm: Command, rows: s
 
 
 def test_parts_of_two_runs_are_ranked_together(
-    ladm: Command, save_rows: Any, golden: dict[str, Any], run: Path, tmp_path: Path
+    ladm: Command, score_once: Any, save_rows: Any, golden: dict[str, Any], run: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     more = save_rows(topical_rows(golden, [512] * 20), name="more")
-    assert ladm("score", more, *SMALL, "-o", other).exit_code == 0
+    score_once(more, output=other)
     unfinish(run, 1)
     unfinish(other, 0)
     for each in (run, other):
@@ -435,10 +435,12 @@ def test_parts_of_two_runs_are_ranked_together(
     assert "warning: only 28 of 60 rows were scored\n" in selected.stdout
 
 
-def test_a_run_of_the_first_rows_alone_counts_those_behind_too(ladm: Command, rows: str, tmp_path: Path) -> None:
+def test_a_run_of_the_first_rows_alone_counts_those_behind_too(
+    ladm: Command, score_once: Any, rows: str, tmp_path: Path
+) -> None:
     run, part = tmp_path / "limited", tmp_path / "part"
     rows = str(shutil.copytree(rows, tmp_path / "rows"))
-    assert ladm("score", rows, *SMALL, "--limit", "36", "-o", run).exit_code == 0
+    score_once(rows, "--limit", "36", output=run)
     unfinish(run, 0)
     so_far(ladm, run, part)
     assert "only 20 of 40 rows were scored so far" in ladm("status", part).stdout
@@ -462,10 +464,12 @@ def test_statistics_of_texts_alone(ladm: Command, rows: str, tmp_path: Path) -> 
     assert (part / "unigrams.npy").read_bytes() == (run / "unigrams.npy").read_bytes()
 
 
-def test_rows_without_a_score_alone(ladm: Command, save_rows: Any, golden: dict[str, Any], tmp_path: Path) -> None:
+def test_rows_without_a_score_alone(
+    ladm: Command, score_once: Any, save_rows: Any, golden: dict[str, Any], tmp_path: Path
+) -> None:
     run, part = tmp_path / "run", tmp_path / "part"
     short = save_rows(topical_rows(golden, [8] * 16 + [512] * 4))
-    assert ladm("score", short, *SMALL, "-o", run).exit_code == 0
+    score_once(short, output=run)
     unfinish(run, 1)
     result = ladm("rescore", run, "--so-far", "-o", part)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (

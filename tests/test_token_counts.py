@@ -64,7 +64,7 @@ def annotated(ladm: Command, run: Path, *flags: object) -> Result:
 
 
 def test_another_table_counts_instead_of_that_of_the_run(
-    ladm: Command, rows: str, run: Path, tables: tuple[Path, Path], tmp_path: Path
+    ladm: Command, score_once: Any, rows: str, run: Path, tables: tuple[Path, Path], tmp_path: Path
 ) -> None:
     before, own, names = files(run), far_rare(run), column_names(Run.read(run))
     result = annotated(ladm, run, "--unigrams", tables[0])
@@ -74,7 +74,7 @@ def test_another_table_counts_instead_of_that_of_the_run(
     assert column_names(Run.read(run)) == names
     # The same values as those of a run that was given the table when it was scored.
     bare = tmp_path / "bare"
-    assert ladm("score", rows, *SMALL, "--signals", "cds", "--output", bare).exit_code == 0
+    score_once(rows, "--signals", "cds", output=bare)
     annotated(ladm, bare, "--unigrams", tables[0])
     assert far_rare(run) == far_rare(bare) != own
     # Nothing else differs, least of all what does not depend on the counts.
@@ -215,10 +215,10 @@ def test_overwrite_and_rescore(ladm: Command, rows: str, run: Path, tables: tupl
 
 
 def test_a_run_of_text_alone_keeps_its_score(
-    ladm: Command, rows: str, tables: tuple[Path, Path], tmp_path: Path
+    ladm: Command, score_once: Any, rows: str, tables: tuple[Path, Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    assert ladm("score", rows, *SMALL, "--signals", "text", "--output", run).exit_code == 0
+    score_once(rows, "--signals", "text", output=run)
     annotated(ladm, run, "--unigrams", tables[0])
     command = ("select", run, "--documents", "3", "--by", "score", "--within", "far_rare:-80%")
     assert ladm(*command, "--output", tmp_path / "subset").exit_code == 0
@@ -242,7 +242,7 @@ def test_one_table_for_several_runs_before_they_are_scored(
 
 
 def test_score_with_another_table_names_the_command_that_needs_no_model(
-    ladm: Command, rows: str, run: Path, tables: tuple[Path, Path], tmp_path: Path
+    ladm: Command, score_once: Any, rows: str, run: Path, tables: tuple[Path, Path], tmp_path: Path
 ) -> None:
     table = tables[1]
     refused = ladm("score", rows, *SMALL, "--signals", "text", "--unigrams", table, "--output", run)
@@ -251,7 +251,7 @@ def test_score_with_another_table_names_the_command_that_needs_no_model(
         f"model: ladm annotate {run} --unigrams {table}",
     )  # fmt: skip
     bare = tmp_path / "bare"
-    assert ladm("score", rows, *SMALL, "--signals", "cds", "--output", bare).exit_code == 0
+    score_once(rows, "--signals", "cds", output=bare)
     annotated(ladm, bare)
     for folder, signals, started in ((run, "cds,text", run), (bare, "text", bare / "signals" / "text")):
         before = files(folder)
@@ -264,12 +264,14 @@ def test_score_with_another_table_names_the_command_that_needs_no_model(
         assert files(folder) == before
 
 
-def test_a_damaged_table_of_a_run_is_not_given_to_another(ladm: Command, rows: str, run: Path, tmp_path: Path) -> None:
+def test_a_damaged_table_of_a_run_is_not_given_to_another(
+    ladm: Command, score_once: Any, rows: str, run: Path, tmp_path: Path
+) -> None:
     table = run / "unigrams.npy"
     whole = table.read_bytes()
     table.write_bytes(whole[:-8] + b"\1" + whole[-7:])
     bare = tmp_path / "bare"
-    assert ladm("score", rows, *SMALL, "--signals", "cds", "--output", bare).exit_code == 0
+    score_once(rows, "--signals", "cds", output=bare)
     score = ("score", rows, *SMALL, "--unigrams", table, "--output", tmp_path / "new")
     for command in (("annotate", run, "--unigrams", table), ("annotate", bare, "--unigrams", table), score):
         result = ladm(*command)
