@@ -22,6 +22,12 @@ Command = Callable[..., Result]
 FLAGS = ("--dtype", "float32", "--device", "cpu", "--span-tokens", "16", "--score", "robust", "--dry-run")
 
 
+@pytest.fixture(autouse=True)
+def _one_timed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How well three rows are timed matters to no test here."""
+    monkeypatch.setattr("ladm.scoring.dry_run.TIMED_ROWS", 1)
+
+
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
     return write_finepdfs(tmp_path / "000_00000.parquet")

@@ -302,7 +302,7 @@ def test_flags_about_documents_are_refused_for_token_ids(
 def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Path, tmp_path: Path) -> None:
     for name, variant in (("paper", "paper"), ("released", "released"), ("robust", "released")):
         output = tmp_path / name
-        result = ladm(*job_words(shard, talking, output), "--signals", "cds", "--score", name)
+        result = ladm(*job_words(shard, talking, output), "--limit", "6", "--signals", "cds", "--score", name)
         assert result.exit_code == 0, result.output
         assert json.loads((output / "scores" / "run.json").read_text())["settings"]["variant"] == variant
 
@@ -438,7 +438,7 @@ def test_only_a_key_that_was_found_has_a_domain_for_documents_without_it(
 
 def test_a_job_without_a_key_of_domains_says_so(ladm: Command, talking: Path, tmp_path: Path) -> None:
     source, job = tmp_path / "d.jsonl", tmp_path / "job"
-    documents = [{"text": text_of(k, 600), "shelf": "ab"[k % 2], "meta": {"n": k}} for k in range(8)]
+    documents = [{"text": text_of(k, 600), "shelf": "ab"[k % 2], "meta": {"n": k}} for k in range(6)]
     source.write_text("".join(json.dumps(document) + "\n" for document in documents))
 
     def run(output: Path, *flags: str) -> Result:

@@ -174,9 +174,9 @@ def test_a_text_that_is_no_utf8_costs_its_broken_bytes_alone(ladm: Command, gold
 def test_an_index_of_any_type_names_a_row_as_in_the_results(
     ladm: Command, golden: Any, save_rows: Any, tmp_path: Path, index: list[Any]
 ) -> None:
-    rows = [{"input_ids": golden["input_ids"][k][:512], "index": each} for k, each in enumerate(index)]
+    rows = [{"input_ids": golden["input_ids"][k][:320], "index": each} for k, each in enumerate(index)]
     folder, run = save_rows(rows), tmp_path / "run"
-    assert ladm("score", folder, "--model", GOLDEN, "--dtype", "float32", "--signals", "cds", "-o", run).exit_code == 0
+    assert ladm("score", folder, *SMALL, "--layers", "0", "--signals", "cds", "-o", run).exit_code == 0
     result = ladm("select", run, "--documents", "3", "--domain-key", "none", "--format", "npy", "-o", tmp_path / "s")
     assert result.exit_code == 0, result.output
     found = pq.read_table(tmp_path / "s/rows.parquet")["id"].to_pylist()

@@ -67,8 +67,13 @@ def test_a_command_whose_files_cannot_grow(template: Path, name: str) -> None:
     assert survive_small_files(name, template, template.parent, points=POINTS, seed=SEED) > 0
 
 
-@pytest.mark.parametrize("name", [pytest.param("prepare", marks=pytest.mark.slow), "select"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prepare", "select"])
 def test_a_command_killed_at_random(template: Path, name: str) -> None:
-    """What is lost, left behind or different fails inside."""
+    """What is lost, left behind or different fails inside.
+
+    Quick tests of the same: a killed `select` in tests/test_subset_formats.py, a stopped `prepare` in
+    tests/test_prepare.py.
+    """
     found = kill_at_random(name, template, template.parent, kills=POINTS, seed=SEED)
     assert found.kills == POINTS
