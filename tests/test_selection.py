@@ -370,7 +370,7 @@ def test_error_messages_of_select(
     faults = [
         (("--rows", rows, "--tokens", "1B", *out), 1,
          "the pool has 3,544 tokens, fewer than the budget of 1,000,000,000; give a smaller --tokens, or take all of "
-         "it with --allow-small-pool"),
+         "it with --allow-small-pool; 1 row left out without a score"),
         (("--rows", rows, "--tokens", "many", *out), 2,
          "--tokens 'many' is not a number of tokens such as 1B, 500M, 250k or 1073741824"),
         (("--rows", rows, "--tokens", "0.5", *out), 2, "--tokens '0.5' must be a whole number of tokens, at least 1"),

@@ -198,6 +198,8 @@ def _within(
 
 
 def _remedy_of_nothing(guard: AnyGuard, limits: GuardManifest) -> str:
+    if not limits.dropped:
+        return f"no document that was left for it has a value of {guard.column}"
     if isinstance(guard, ValueGuard):
         return "give it other values"
     # Such as 10-90%, where 10 is a value.

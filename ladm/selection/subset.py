@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ladm.errors import count_of
 from ladm.progress import Echo, silent
 from ladm.selection.applying import apply_budget
 from ladm.selection.budget import Domains, SmallPoolError
@@ -38,6 +37,7 @@ from ladm.selection.ranking_warnings import (
     unguarded_warning,
     unigrams_warning,
 )
+from ladm.selection.small_pool import with_causes
 from ladm.selection.sources import SelectionSource, open_sources
 from ladm.selection.windows import max_per_document
 from ladm.selection.writing import require_same_subset, write_subset
@@ -132,7 +132,8 @@ def _choose(
     try:
         budget = apply_budget(domains, shares_of_pool, settings, are_float32=candidates.are_float32)
     except SmallPoolError as error:
-        raise SmallPoolError(f"{error}{_copies_text(candidates.copies)}{limited.text}") from None
+        without_share = {name: domain for name, domain in ranked.items() if name not in domains}
+        raise with_causes(error, settings.by, sources, limited, without_share=without_share) from None
     _echo_warnings(echo, unmet_weights_warning(domains, shares_of_pool, settings))
     manifest = Manifest(
         percent=budget.percent,
@@ -170,11 +171,6 @@ def _echo_warnings(echo: Echo, *lines: str | None) -> None:
     for line in lines:
         if line is not None:
             echo(f"warning   {line}")
-
-
-def _copies_text(copies: int | None) -> str:
-    """Why the pool has fewer rows than the runs, behind another text; nothing without copies."""
-    return f"; {count_of(copies, 'row')} left out as copies of another row" if copies else ""
 
 
 def _place(settings: SelectSettings) -> tuple[Destination, bool]:
