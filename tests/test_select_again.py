@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,14 @@ import fsspec
 import pytest
 from click.testing import Result
 from conftest import topical_rows
+from test_select_options import write_profile
 
 from ladm.api.pipeline import select as in_python
 from ladm.errors import LadmError
 from ladm.selection import writing
 from ladm.selection.formats import destination
+from ladm.selection.manifest_file import read_manifest
+from ladm.storage.digests import file_xxh3
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
@@ -110,7 +114,7 @@ def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[
     (tmp_path / "median").rename(scored[1])
     changed = ladm(*command)
     message = (
-        f"ladm: {subset} exists already: it was made from other data, or by another version of ladm; give another "
+        f"ladm: {subset} exists already: it was made from other data: {scored[1]} has other content now; give another "
         "--output, or --overwrite to replace the subset\n"
     )
     assert (changed.exit_code, changed.stderr) == (1, message)
@@ -120,6 +124,65 @@ def test_another_command_or_other_data_are_refused(ladm: Command, scored: tuple[
         (subset / "manifest.json").write_bytes(content)
         found = ladm(*command)
         assert (found.exit_code, found.stderr) == refused
+
+
+CHANGED = "{} exists already: it was made from other data: {} other content now; give another --output, or --overwrite "
+CHANGED += "to replace the subset"
+
+
+def test_the_file_that_has_changed_is_named(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    weights, drop, values = tmp_path / "w.yaml", tmp_path / "drop.txt", tmp_path / "q.csv"
+    weights.write_text("domain 0: 2\n'*': 1\n")
+    drop.write_text("n0\n")
+    values.write_text("id,q\nn1,1\nn2,2\nn4,3\nn5,4\n")
+    profile = write_profile(scored[1], tmp_path / "p.yaml", {"length": (0.0, 0.0, 999.0), "score": (0.0, 0.0, 9.0)})
+    subset = tmp_path / "subset"
+    command = (
+        "select", scored[1], "--documents", "3", "--quota", weights, "--exclude-ids", drop, "--join", f"a={values}",
+        "--within", "a.q:1-", "--profile", profile, "--within", "length:profile", "-o", subset,
+    )  # fmt: skip
+    assert ladm(*command).exit_code == 0
+    made = read_manifest(subset)
+    assert made.quota_weights == {"domain 0": 2, "*": 1}
+    assert made.profile == {"file": str(profile), "xxh3_128": file_xxh3(profile)}
+    # A profile has a checksum, so that another one is written with the same values in another form.
+    changes = {
+        weights: ("domain 0: 1\n'*': 1\n", f"--quota {weights} has"),
+        drop: ("n1\n", f"--exclude-ids {drop} has"),
+        values: ("id,q\nn1,1\nn2,2\nn4,3\nn5,5\n", f"--join a={values} has"),
+        profile: (f"# mine\n{profile.read_text()}", f"profile {profile} has"),
+    }
+    for path, (content, what) in changes.items():
+        had = path.read_text()
+        path.write_text(content)
+        again = ladm(*command)
+        assert (again.exit_code, again.stderr.splitlines()[-1]) == (1, f"ladm: {CHANGED.format(subset, what)}")
+        path.write_text(had)
+    assert ladm(*command).exit_code == 0
+    # Comments and the order of lines are no other weights.
+    weights.write_text("# mine\n'*': 1\ndomain 0: 2\n")
+    assert ladm(*command).exit_code == 0
+    for path in (weights, drop):
+        path.write_text(changes[path][0])
+    both = f"--quota {weights}, --exclude-ids {drop} have"
+    assert ladm(*command).stderr.endswith(f"\nladm: {CHANGED.format(subset, both)}\n")
+    drop.write_text("n0\n")
+    # A manifest of an earlier version has no weights, which says nothing about them.
+    manifest = subset / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["quota_weights"]
+    manifest.write_text(json.dumps(content, indent=1))
+    assert "it was made from other data, or by another version of ladm; give" in ladm(*command).stderr
+
+
+def test_a_joined_run_that_has_changed_is_named(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
+    other, subset = tmp_path / "other", tmp_path / "subset"
+    assert ladm("rescore", scored[1], "--reduce", "median", "-o", other).exit_code == 0
+    command = ("select", scored[1], "--documents", "3", "--by", "b.score", "--join", f"b={other}", "-o", subset)
+    assert ladm(*command).exit_code == 0
+    shutil.rmtree(other)
+    assert ladm("rescore", scored[1], "--reduce", "mean", "--layers", "0", "-o", other).exit_code == 0
+    assert ladm(*command).stderr == f"ladm: {CHANGED.format(subset, f'--join b={other} has')}\n"
 
 
 def test_a_subset_that_was_edited_is_not_that_of_the_command(

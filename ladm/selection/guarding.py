@@ -100,11 +100,19 @@ def resolve_guards(settings: SelectSettings, run: Run) -> list[AnyGuard]:
         if not isinstance(guard, BandGuard):
             found.append(guard)
             continue
-        path = settings.profile or run.identity.about.get("profile")
+        path = profile_of_guards(settings, run)
         if path is None:
             raise UsageError(f"--within {guard.text} needs --profile, because RUN was not scored with one")
-        found += _of_band(guard, str(path), settings, run)
+        found += _of_band(guard, path, settings, run)
     return found
+
+
+def profile_of_guards(settings: SelectSettings, run: Run) -> str | None:
+    """The file of the profile whose band a guard has; None where none has one."""
+    if not any(isinstance(guard, BandGuard) for guard in settings.guards):
+        return None
+    path = settings.profile or run.identity.about.get("profile")
+    return None if path is None else str(path)
 
 
 def _of_band(guard: BandGuard, path: str, settings: SelectSettings, run: Run) -> list[Guard]:

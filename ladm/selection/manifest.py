@@ -114,6 +114,10 @@ class Manifest:
     """Of each column that is not the run's own the XXH3-128 of its numbers for all rows, as float64, by run."""
     joined_files: dict[str, JoinedFileManifest] = field(default_factory=dict)
     """Each file whose columns were used, by the name that it was given."""
+    quota_weights: dict[str, int | float] | None = None
+    """The weights in the file of `quota`; None, and then not in the file, where `quota` is no file."""
+    profile: dict[str, str] | None = None
+    """`file` and `xxh3_128` of the profile whose band a guard has; None, and then not in the file, without one."""
     command: str = ""
 
     def as_json(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ladm.runs.columns.added_signals import how_computed
@@ -12,12 +13,14 @@ from ladm.runs.columns.joined_files import joined_files
 from ladm.runs.results import summarise
 from ladm.selection.budget import Domains
 from ladm.selection.candidates import Candidates
+from ladm.selection.guarding import profile_of_guards
 from ladm.selection.manifest import DomainManifest
-from ladm.selection.quotas import requested_quota
+from ladm.selection.quotas import requested_quota, weights_in_file
 from ladm.selection.sources import SelectionSource
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
 from ladm.settings.subset import resolve_format
+from ladm.storage.digests import file_xxh3
 
 
 def requested_of(settings: SelectSettings) -> dict[str, Any]:
@@ -28,6 +31,7 @@ def requested_of(settings: SelectSettings) -> dict[str, Any]:
         "domain_key": settings.domain_key,
         "domain": settings.domain,
         "min_score": settings.min_score,
+        "quota_weights": weights_in_file(settings.quota),
     }
 
 
@@ -66,10 +70,12 @@ def provenance_of(
         source.run.identity.for_manifest() | {"signals": source.run.identity.signals | how_computed(source.run, used)}
         for source in sources
     )
+    profile = profile_of_guards(settings, sources[0].run)
     sample = {"temperature": settings.draw_temperature, "seed": settings.draw_seed} if settings.sample else None
     return {
         "by": settings.ranking.text,
         "guards": candidates.guards,
+        "profile": None if profile is None else {"file": profile, "xxh3_128": file_xxh3(Path(profile))},
         "sample": sample,
         "without_score": dict(sorted(errors.items())),
         "without_value": candidates.without_value,

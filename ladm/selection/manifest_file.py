@@ -63,6 +63,8 @@ _LATER: _Kinds = {
     "joined_runs": (dict,),
     "joined_columns": (dict,),
     "joined_files": (dict,),
+    "quota_weights": (dict, _NOTHING),
+    "profile": (dict, _NOTHING),
     "command": (str,),
     "format": (str,),
 }
@@ -91,6 +93,7 @@ _ID_LIST: _Kinds = dict.fromkeys(("option", "file", "xxh3_128"), (str,)) | dict.
     ("ids", "of_no_row", "documents"), (int,)
 )
 _JOINED_FILE: _Kinds = dict.fromkeys(("file", "xxh3_128"), (str,)) | dict.fromkeys(("ids", "of_no_row", "rows"), (int,))
+_PROFILE: _Kinds = dict.fromkeys(("file", "xxh3_128"), (str,))
 _CAP: _Kinds = {"column": (str,)} | dict.fromkeys(("most", "left_out", "without_value"), (int,))
 
 
@@ -127,12 +130,18 @@ def _json(manifest: Manifest, chosen: Iterable[ChosenRows]) -> Iterator[bytes]:
 
 def command_of(lines: Iterable[bytes]) -> str | None:
     """The command in a manifest, of which only the lines before the chosen rows are read; None if it is no manifest."""
+    command = head_of(lines).get("command")
+    return command if isinstance(command, str) else None
+
+
+def head_of(lines: Iterable[bytes]) -> dict[str, Any]:
+    """All that a manifest has before the chosen rows, unchecked; nothing where it is no manifest."""
     head = list(itertools.takewhile(lambda line: not line.startswith(_CHOSEN.lstrip(b",\n")), lines))
     try:
         content = json.loads(b"".join(head).rstrip().removesuffix(b",") + b"}")
-        return _field(content, "command", str)  # type: ignore[no-any-return]
     except (ValueError, RecursionError):
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -165,6 +174,10 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         "max_per": [CapManifest(**_fields(each, _CAP)) for each in later["max_per"]],
         "joined_files": {name: _joined_file(each) for name, each in later["joined_files"].items()},
     }
+    if later["quota_weights"] is not None:
+        _fields(later["quota_weights"], dict.fromkeys(later["quota_weights"], (int, float)))
+    if later["profile"] is not None:
+        later["profile"] = _fields(later["profile"], _PROFILE)
     return Manifest(**first, **later)
 
 

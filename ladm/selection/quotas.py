@@ -102,6 +102,14 @@ def spelled_weights(quota: str | None) -> str | None:
     return yaml_line(_load_weights(str(quota)))
 
 
+def weights_in_file(quota: str | None) -> dict[str, int | float] | None:
+    """The weights in a file of them by name, for a manifest; None where `quota` is no file. Raises as `read_weights`.
+
+    Sorted, because lines in another order are the same weights.
+    """
+    return dict(sorted(_load_weights(str(quota)).items())) if is_weights_file(quota) else None
+
+
 def read_weights(quota: str) -> Mapping[str, Fraction]:
     """The weight of every domain, from a YAML file or from a mapping in YAML or JSON, such as `{web: 2, code: 1}`.
 

@@ -17,6 +17,7 @@ from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.selection.budget import Domains, taken_rows
+from ladm.selection.changed_inputs import changed_inputs
 from ladm.selection.formats.card import CARD_FILE, card_text
 from ladm.selection.formats.content import AllRows, SubsetContent, subset_content
 from ladm.selection.formats.destination import Destination
@@ -24,7 +25,7 @@ from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.formats.tables import write_arrow, write_shards
 from ladm.selection.formats.token_files import write_megatron, write_npy
 from ladm.selection.manifest import MANIFEST_FILE, ChosenRows, Manifest
-from ladm.selection.manifest_file import write_manifest
+from ladm.selection.manifest_file import head_of, write_manifest
 from ladm.selection.sources import SelectionSource
 from ladm.storage.checksum_list import CHECKSUM_FILE, write_checksums
 from ladm.storage.files import write_whole
@@ -91,10 +92,15 @@ def require_same_subset(
     with place.read_manifest() as there, (work / MANIFEST_FILE).open("rb") as own:
         is_same = all(a == b for a, b in zip_longest(there, own))
     if not is_same:
+        with place.read_manifest() as there, (work / MANIFEST_FILE).open("rb") as own:
+            others = {name: run.folder for name, run in sources[0].columns.others.items()}
+            runs = [source.run.folder for source in sources]
+            changed = changed_inputs(head_of(there), head_of(own), runs=runs, joined_runs=others)
+        has = "has" if len(changed) == 1 else "have"
+        what = f": {', '.join(changed)} {has} other content now" if changed else ", or by another version of ladm"
         replacing = "" if "://" in place.name else ", or --overwrite to replace the subset"
         raise LadmError(
-            f"{place.name} exists already: it was made from other data, or by another version of ladm; give another "
-            f"--output{replacing}"
+            f"{place.name} exists already: it was made from other data{what}; give another --output{replacing}"
         )
     if not place.file_names() - {MANIFEST_FILE, CARD_FILE, CHECKSUM_FILE}:
         raise LadmError(
