@@ -114,6 +114,11 @@ def test_sources_that_are_gone_are_named_before_anything_is_compared(
     ):
         gone = ladm(words[0], name, *words[2:])
         assert (gone.exit_code, gone.stderr) == (1, f"ladm: no such source: {name} {reason}; {FINISHED}{score}\n")
+    # Another corpus, while the first is where it was.
+    (tmp_path / "archive").rename("corpus")
+    shutil.copytree("corpus", "second")
+    refused = ladm(words[0], "second", *words[2:])
+    assert "something else (sources); give another --output, or what it was started with. To add" in refused.stderr
     missing = ladm(words[0], "x.parquet", *words[2:-1], "other")
     assert missing.stderr == (
         "ladm: no such source: x.parquet is neither a file, a folder nor a Hub id such as org/name\n"
@@ -135,6 +140,13 @@ def test_another_way_to_score_keeps_the_rows(ladm: Command, finished_job: tuple[
     again = ladm(*words, "--span-tokens", "8")
     assert command_in(again, before=way)[0][-1] == str(job.parent / "job3")
     assert way not in ladm(*words, "--span-tokens", "8", "--text-key", "url").stderr
+    # Another corpus beside the first has other rows; what was only moved has the same.
+    other = shutil.copyfile(shard, tmp_path / "other.parquet")
+    for flags in ((), ("--span-tokens", "8"), ("--within", "length:1-")):
+        refused = ladm(*job_words(other, talking, job), *flags)
+        assert "; give another --output, or what it was started with:\n  SOURCE: " in refused.stderr
+    shard.unlink()
+    assert way in ladm(*job_words(other, talking, job), "--span-tokens", "8").stderr
 
 
 def test_a_model_is_the_same_in_another_place(

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ladm.corpus.documents.missing_sources import require_sources, without_documents
+from ladm.corpus.documents.missing_sources import are_there, require_sources, without_documents
 from ladm.corpus.files.folders import NoSourceError
 from ladm.corpus.ids.files import IdFile, id_file_digest
 from ladm.corpus.preparation.prepare import has_sealed_rows
@@ -179,7 +179,9 @@ class JobFolder:
             job = dataclasses.replace(job, domain=job.domain if job.domain is not None else had.domain)
             command = select_command(job, folder=self.path, domain_key=had.domain_key)
             return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"
-        if not self._has_finished_rows or not differs <= of_scores | of_subset | {"model", "sources"}:
+        # Rows of one corpus answer no question about another; a corpus that was only moved is no longer where it was.
+        is_other = "sources" in differs and are_there(had.sources)
+        if is_other or not self._has_finished_rows or not differs <= of_scores | of_subset | {"model", "sources"}:
             return CHANGED_REMEDY
         if differs == {"sources"}:
             return f"{without_documents(self.use_rows(job, domain_key=had.domain_key))}; or {CHANGED_REMEDY}"

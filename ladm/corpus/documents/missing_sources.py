@@ -31,6 +31,13 @@ def require_sources(names: Iterable[str], *, before: Collection[str]) -> None:
             raise NoSourceError(f"no such source: {name} is neither a file, a folder nor a Hub id such as org/name")
 
 
+def are_there(names: Iterable[str]) -> bool:
+    """May all of these sources still be where they were? What is not on this machine may."""
+    return all(
+        os.path.exists(name) or not os.path.isabs(name) or bool(glob.glob(name, recursive=True)) for name in names
+    )
+
+
 def without_documents(use_rows: str) -> str:
     """How finished rows are used although their documents are gone or have changed, by that command."""
     return f"its rows are finished and can be used without the documents: {use_rows}"

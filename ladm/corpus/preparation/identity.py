@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ladm.corpus.documents.carried_columns import domain_keys_of
-from ladm.corpus.documents.missing_sources import without_documents
+from ladm.corpus.documents.missing_sources import are_there, without_documents
 from ladm.corpus.documents.sources import Source
 from ladm.corpus.preparation.tokenization import Tokenizer
 from ladm.settings.data import PrepareSettings
@@ -61,6 +61,10 @@ def require_same_preparation(
 
     `use_rows`: the command that goes on with rows that are finished.
     """
+    before, after = names_of_sources(had), names_of_sources(now)
+    # Rows of one corpus answer no question about another; a corpus that was only moved is no longer where it was.
+    if set(before).isdisjoint(after) and are_there(before):
+        use_rows = None
     require_same(
         folder, had, now, name_of_field=_flag_of_field, remedy=partial(_remedy, use_rows=use_rows),
         in_words={"sources": _changes_of_sources},
