@@ -16,6 +16,7 @@ from click.testing import Result
 from conftest import read_lines, results, topical_rows
 
 import ladm as front
+from ladm.errors import UsageError
 from ladm.modeling.facts import model_facts
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
@@ -421,3 +422,44 @@ def test_a_rescored_run_says_which_added_signals_it_lacks(
     assert had.equals(found)
     for folder in (other, other / "signals/text"):
         assert ladm("verify", folder).exit_code == 0
+
+
+def test_a_column_that_a_run_lacks_comes_with_the_command_that_computes_it(
+    ladm: Command, rows: str, small: Any, run: Path, tmp_path: Path
+) -> None:
+    score = f"ladm score {rows} --model {small[1]} --signals context-gain -o {run}"
+    of = {"gain": score, "gzip_ratio": f"ladm annotate {run}"}
+    assert ladm("rescore", run, "--reduce", "median", "-o", tmp_path / "other").exit_code == 0
+    for column, command in of.items():
+        for words in (
+            ("select", run, "--top", "50%", "--by", f"rank({column})", "--dry-run"),
+            ("select", run, "--top", "50%", "--within", f"{column}:0-", "--dry-run"),
+            ("select", tmp_path / "other", "--top", "50%", "--join", f"a={run}", "--by", f"a.{column}", "--dry-run"),
+            ("top", run, "--by", column),
+            ("report", run, "--by", column, "--output", tmp_path / "page.html"),
+            ("compare", run, "--columns", f"score,{column}"),
+        ):
+            refused = ladm(*words)
+            assert (refused.exit_code, refused.stderr) == (
+                2, f"ladm: {run} has no column {column}; to compute it: {command}\n"
+            )  # fmt: skip
+        with pytest.raises(UsageError) as error:
+            front.open_run(run).scores([column])
+        assert str(error.value) == f"{run} has no column {column}; to compute it: {command}"
+    for column, command in of.items():
+        done = ladm(*command.split()[1:], *(() if column == "gzip_ratio" else small[2:]))
+        assert done.exit_code == 0, done.output
+        assert ladm("top", run, "--by", column).exit_code == 0
+
+
+def test_a_column_that_cannot_be_added_comes_with_its_signal(
+    ladm: Command, rows: str, small: Any, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    assert ladm("score", rows, *small, "--signals", "text", "--output", bare).exit_code == 0
+    for column, signal, both in (("robust", "cds", "cds,text"), ("longattn", "longattn", "longattn,text")):
+        refused = ladm("top", bare, "--by", column)
+        assert refused.stderr == (
+            f"ladm: {bare} has no column {column}, which is of the signal {signal}; score the rows with --signals "
+            f"{both} and another --output\n"
+        )

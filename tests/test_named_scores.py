@@ -312,8 +312,8 @@ def test_the_guards_of_the_pool_are_those_that_they_stand_for(
     released = tmp_path / "released"
     score_once(short_rows, "--signals", "longattn", output=released)
     result = ladm("select", released, "--top", "9%", "--by", "longattn", "--within", "pool", "--output", tmp_path / "x")
-    columns = "score, longattn_ds, longattn_v, length, random, longattn"
-    assert (result.exit_code, result.stderr) == (2, f"ladm: {released} has no column robust; it has {columns}\n")
+    more = "which is of the signal cds; score the rows with --signals cds,longattn and another --output"
+    assert (result.exit_code, result.stderr) == (2, f"ladm: {released} has no column robust, {more}\n")
 
 
 def test_layers_after_sinks_need_the_stored_sink_mass(ladm: Command, tmp_path: Path) -> None:

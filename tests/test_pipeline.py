@@ -159,7 +159,8 @@ def test_a_job_refuses_a_column_that_its_signals_lack_before_it_makes_rows(
     for flags, message in (
         (("--by", "quality"), f"quality; it has {known}, and a column of the corpus is rows.NAME"),
         (("--by", "rank(medain)"), "medain; did you mean median?"),
-        (("--within", "gzip_ratio:10%-90%"), f"gzip_ratio; it has {known}, and a column of the corpus is rows.NAME"),
+        (("--within", "gzip_ratio:10%-90%"), "gzip_ratio; to compute it: --signals cds,text"),
+        (("--by", "rank(longattn) + score"), "longattn; to compute it: --signals cds,longattn"),
     ):
         for more in ((), ("--dry-run",)):
             refused = ladm(*words, *flags, *more)

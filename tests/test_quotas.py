@@ -238,6 +238,18 @@ def test_a_domain_of_the_rows_that_has_no_document_with_a_score(
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
 
 
+def test_a_file_of_weights_that_begins_as_one_of_flags(tmp_path: Path) -> None:
+    file = tmp_path / "weights.yaml"
+    for text, key in (("quota:\n  web: 2\n", "quota"), ("quota: documents\n", "quota"), ("w: {web: 2}\n", "w")):
+        file.write_text(text)
+        with pytest.raises(UsageError) as error:
+            read_weights(str(file))
+        assert str(error.value) == (
+            f"--quota {file}: remove the key {key}: weights stand at the beginning of a line, such as web: 2; a key "
+            "quota: is for a --config file"
+        )
+
+
 def test_a_mapping_in_a_file_of_flags_where_none_fits(ladm: Command, run: Path, tmp_path: Path) -> None:
     aliases = "a: &a [1, 1]\n" + "".join(
         f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)

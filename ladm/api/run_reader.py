@@ -111,7 +111,7 @@ class RunReader:
         """
         import pyarrow as pa
 
-        from ladm.runs.columns.added_signals import replaced_columns
+        from ladm.runs.columns.added_signals import replaced_columns, signal_of
         from ladm.runs.columns.by_name import column_names
         from ladm.runs.columns.row_texts import read_numbers_and_texts
         from ladm.runs.results import columns_of, read_scores, require_finished
@@ -130,7 +130,9 @@ class RunReader:
         known = [*column_names(run), *stored]
         for name in other:
             # Those of rows and of what is joined, which have a dot, are looked for there.
-            if "." not in name and name not in known and (hint := nearest(name, known)):
+            # And those of a signal are refused there with the command that adds it.
+            is_plain = "." not in name and name not in known and signal_of(name) is None
+            if is_plain and (hint := nearest(name, known)):
                 raise UsageError(f"{run.folder} has no column {name}{hint}")
         # Both have the order of `scores.parquet`.
         with quiet_libraries() if any("." in name for name in other) else contextlib.nullcontext():

@@ -10,6 +10,7 @@ from ladm.corpus.rows.reading import Rows
 from ladm.corpus.rows.value_keys import read_value_keys
 from ladm.corpus.rows.values import match_rows, require_occurring
 from ladm.errors import UsageError
+from ladm.runs.columns.added_signals import signal_of
 from ladm.runs.columns.derived import possible_columns
 from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
@@ -20,6 +21,7 @@ from ladm.settings.joins import ROWS, split_name
 from ladm.settings.pipeline import select_settings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
+from ladm.settings.signals import SIGNALS
 
 
 def require_signals(job: Any, scoring: ScoreSettings) -> None:
@@ -36,7 +38,10 @@ def require_signals(job: Any, scoring: ScoreSettings) -> None:
     known = possible_columns(signals)
     for of, column in map(split_name, selection_of(job).column_names):
         if not of and column not in known:
+            signal = signal_of(column)
             hint = nearest(column, known) or f"; it has {', '.join(known)}, and a column of the corpus is {ROWS}.NAME"
+            if signal is not None and signal not in signals:
+                hint = f"; to compute it: --signals {','.join(each for each in SIGNALS if each in (*signals, signal))}"
             raise UsageError(f"a run of the signals {', '.join(signals)} has no column {column}{hint}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ladm.errors import UsageError
 from ladm.settings.fields import nearest
+from ladm.settings.named_scores import NAMED_SCORES
 
 CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG = "cds", "context-gain", "longattn", "text", "prolong"
 SIGNALS = (CDS, CONTEXT_GAIN, LONGATTN, TEXT, PROLONG)
@@ -21,6 +22,8 @@ COLUMNS_OF = {
     PROLONG: ("prolong", "prolong_per_pair", "prolong_pairs"),
 }  # fmt: skip
 """The columns that a run stores of each signal; those of CDS depend on the settings."""
+OF_CDS = (*NAMED_SCORES, "median", "copy_share", "sink_mass", "near_share")
+"""The columns that are derived from CDS, over the layers of a run, whatever its score is made of."""
 OPTIONS_OF = {
     # Not the lengths and strides of the method: configs/paper.yaml has them, and serves every signal of a run.
     # A score or a profile stands before what it sets.

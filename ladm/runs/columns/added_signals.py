@@ -13,7 +13,8 @@ from ladm.runs.folder import Run
 from ladm.runs.identity import Signals
 from ladm.runs.layout import IDENTITY_FILE, SIGNALS
 from ladm.runs.results import column_types
-from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN, TEXT
+from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN, OF_CDS, TEXT
+from ladm.settings.signals import SIGNALS as ALL_SIGNALS
 
 
 def stored_columns(folder: Path) -> list[str]:
@@ -74,7 +75,7 @@ def require_rows_of_run(run: Run, name: str) -> None:
     And IncompleteError where it is one that is computed again and is not finished.
     """
     if name in replaced_columns(run) and name not in added_columns(run):
-        folder = run.folder / SIGNALS / str(_signal_of(name))
+        folder = run.folder / SIGNALS / str(signal_of(name))
         if not Run.read(folder).is_finished:
             again = shlex.join(["ladm", "annotate", str(run.folder)])
             raise IncompleteError(f"{name} is computed again in {folder}, which is not finished; to finish it: {again}")
@@ -84,14 +85,32 @@ def require_rows_of_run(run: Run, name: str) -> None:
         if signal.num_rows >= run.num_rows:
             raise LadmError(f"{signal.folder} was made from other rows than {run.folder}; remove it")
         # Signals are not added to by the command that gives the run more rows, which names none of them.
-        command = ["ladm", "annotate", str(run.folder)]
-        if signal.folder.name != TEXT:
-            rows, model = (str(run.identity.about.get(key, key.upper())) for key in ("rows", "model"))
-            command = ["ladm", "score", rows, "--model", model, "--signals", signal.folder.name, "-o", str(run.folder)]
         raise LadmError(
             f"{signal.folder} has {signal.num_rows:,} of the {run.num_rows:,} rows of {run.folder}; add the others: "
-            f"{shlex.join(command)}"
+            f"{_adding_command(run, signal.folder.name)}"
         )
+
+
+def how_to_add(run: Run, name: str) -> str:
+    """What gives a run a column that it lacks, behind another text; empty where it is of no signal, or of one it has.
+
+    The signal of a run of some rows so far, or of one without CDS, is computed by the command that made the run.
+    """
+    of = signal_of(name)
+    if of is None or of in run.identity.signals or (run.folder / SIGNALS / of).exists():
+        return ""
+    if of != TEXT and (CDS not in run.identity.signals or run.identity.part is not None):
+        signals = ",".join(each for each in ALL_SIGNALS if each == of or each in run.identity.signals)
+        return f", which is of the signal {of}; score the rows with --signals {signals} and another --output"
+    return f"; to compute it: {_adding_command(run, of)}"
+
+
+def _adding_command(run: Run, signal: str) -> str:
+    """The command that adds a signal to a run."""
+    if signal == TEXT:
+        return shlex.join(["ladm", "annotate", str(run.folder)])
+    rows, model = (str(run.identity.about.get(key, key.upper())) for key in ("rows", "model"))
+    return shlex.join(["ladm", "score", rows, "--model", model, "--signals", signal, "-o", str(run.folder)])
 
 
 def how_computed(run: Run, names: Iterable[str]) -> Signals:
@@ -101,7 +120,7 @@ def how_computed(run: Run, names: Iterable[str]) -> Signals:
     found: Signals = {}
     for name in names:
         # Without CDS the score is the first column of the first signal.
-        of = next(iter(own)) if name == "score" else _signal_of(name)
+        of = next(iter(own)) if name == "score" else signal_of(name)
         if of is None or of == CDS:
             continue
         is_own = of in own and name not in replaced
@@ -111,8 +130,11 @@ def how_computed(run: Run, names: Iterable[str]) -> Signals:
     return found
 
 
-def _signal_of(column: str) -> str | None:
+def signal_of(column: str) -> str | None:
+    """The signal that a column belongs to; None for any other column, and for the score."""
     # The column that is derived from both of LongAttn's has the name of the signal.
     if column == LONGATTN:
         return column
+    if column in OF_CDS:
+        return CDS
     return next((signal for signal, columns in COLUMNS_OF.items() if column in columns), None)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.errors import StorageError, UsageError
-from ladm.runs.columns.added_signals import added_columns, own_columns, require_rows_of_run, stored_columns
+from ladm.runs.columns.added_signals import added_columns, how_to_add, own_columns, require_rows_of_run, stored_columns
 from ladm.runs.columns.derived import LONGATTN_PARTS, SHARES, DerivedColumn, derivations, floats_of
 from ladm.runs.folder import Run
 from ladm.runs.layout import PARQUET_FILE
@@ -136,7 +136,8 @@ def require_known(run: Run, names: Iterable[str]) -> None:
                     f"{run.folder} has no column {name}, because it did not store {SHARES[name]}; score its rows again "
                     "with this version of ladm"
                 )
-            hint = nearest(name, known) or f"; it has {', '.join(known)}"
+            # A name that only looks like one of its columns may be that of a signal.
+            hint = how_to_add(run, name) or nearest(name, known) or f"; it has {', '.join(known)}"
             raise UsageError(f"{run.folder} has no column {name}{hint}")
 
 

@@ -19,7 +19,7 @@ from ladm.runs.columns.sink_layers import SINK_MASS_COLUMN, layers_after_sinks
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, lists_as_matrix
 from ladm.settings.named_scores import NAMED_SCORES
-from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN
+from ladm.settings.signals import CDS, COLUMNS_OF, LONGATTN, OF_CDS
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ SHARES = {"copy_share": COPY_SHARE_COLUMN, "sink_mass": SINK_MASS_COLUMN, "near_
 """The stored column that each derived share needs, which runs of older formats may lack."""
 OF_ANY_RUN = ("length", "random")
 """Derived columns that need neither layers nor a model."""
-OVER_LAYERS = (*NAMED_SCORES, "median", "copy_share", "sink_mass", "near_share")
+OVER_LAYERS = OF_CDS
 """Derived columns over the layers of a run, whatever its score is made of."""
 LONGATTN_PARTS = COLUMNS_OF[LONGATTN]
 """What the score of LongAttn is made of, relative to the documents that are ranked together."""
