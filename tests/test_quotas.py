@@ -18,6 +18,8 @@ from conftest import SMALL, read_object, topical_rows
 from test_front_door import write_corpus
 
 import ladm as front
+from ladm.errors import UsageError
+from ladm.selection.quotas import read_weights
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 480, 700, 490, 512]

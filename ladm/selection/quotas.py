@@ -141,6 +141,11 @@ def _load_weights(quota: str) -> dict[str, int | float]:
     if not isinstance(loaded, dict) or not loaded:
         raise UsageError(f"--quota {path} must hold a weight for every domain, such as ArXiv: 2")
     for name, weight in loaded.items():
+        if isinstance(weight, dict) or (name == "quota" and isinstance(weight, str)):
+            raise UsageError(
+                f"--quota {path}: remove the key {name}: weights stand at the beginning of a line, such as web: 2; a key "
+                "quota: is for a --config file"
+            )
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= sys.float_info.max:
             # PyYAML takes 2e-5, without a point, for a text, and `web:2` for a name without a weight.
