@@ -52,6 +52,11 @@ def stderr(*words: str) -> str:
         ("score rows --span-token 4", "no such option --span-token; did you mean --span-tokens?"),
         ("score rows --banana", "no such option --banana"),
         ("score rows more -o run", "got unexpected extra argument (more)"),
+        ("report run run2 --subset both",
+         "report takes one RUN; give it each: ladm report run --subset both && ladm report run2 --subset both"),
+        ("top --by robust run run2 run3", "top takes one RUN; give it each: ladm top --by robust run && ladm top --by "
+         "robust run2 && ladm top --by robust run3"),
+        ("report run run2 -o page.html", "report takes one RUN; give it each, with an --output of its own"),
         ("prepare a.txt @empty -o rows --tokenizer t", "SOURCE is an empty text; leave it out, or give a name"),
         ("select run --rows rows -o s --tokens 1k --domain @empty",
          "--domain is an empty text; leave it out, or give a name"),

@@ -358,6 +358,21 @@ def test_a_job_is_bound_to_the_content_of_its_lists(ladm: Command, talking: Path
     assert (other.exit_code, last[:18], last[-15:]) == (1, "  --exclude-ids: [", " before, [] now")
 
 
+def test_a_job_is_bound_to_the_content_of_its_weights(ladm: Command, talking: Path, tmp_path: Path) -> None:
+    shard, output, weights = write_finepdfs(tmp_path / "000_00000.parquet"), tmp_path / "job", tmp_path / "w.yaml"
+    weights.write_text("'*': 1\n")
+    words = [*job_words(shard, talking, output), "--quota", weights]
+    for _ in range(2):
+        result = ladm(*words)
+        assert result.exit_code == 0, result.output
+    weights.write_text("'*': 2\n")
+    other = ladm(*words)
+    assert (other.exit_code, other.stderr.splitlines()[-1]) == (
+        1, f"""  --quota {weights}: "{{'*': 1}}" before, "{{'*': 2}}" now""",
+    )  # fmt: skip
+    assert f"(--quota {weights}); to make another selection from its scores: ladm select" in other.stderr
+
+
 def test_a_dry_run_of_a_job_counts_what_the_lists_leave(ladm: Command, talking: Path, tmp_path: Path) -> None:
     shard, output = write_finepdfs(tmp_path / "000_00000.parquet"), tmp_path / "job"
     drop = write_uuids(tmp_path / "drop.txt", range(4))

@@ -72,6 +72,15 @@ def test_a_model_without_weights(ladm: Command, rows: str, config: Path, talking
     again = ladm("score", rows, "--model", talking, *TEXT, "--output", run)
     assert (again.exit_code, again.stdout.startswith("already finished")) == (0, True)
     assert ladm("verify", run, "--deep").exit_code == 0
+    # What only the model would use has no effect, and scripts give it all the same.
+    given = ("--device", "cpu", "--dtype=float32", "--attention", "auto", "--batch-size", "2", "--workers", "1")
+    line = "note      without effect, because no model runs: --attention, --batch-size, --device, --dtype"
+    assert line in ladm("score", rows, "--model", talking, *TEXT, *given, "--output", run).stderr.splitlines()
+    (tmp_path / "c.yaml").write_text("device: cpu\ndtype: float32\n")
+    quiet = ladm("score", rows, "--model", talking, *TEXT, "--config", tmp_path / "c.yaml", "--output", run)
+    assert (quiet.exit_code, "without effect" in quiet.stderr) == (0, False)
+    used = ladm("score", rows, "--model", talking, "--device", "cpu", "--dry-run")
+    assert (used.exit_code, "without effect" in used.stderr) == (0, False)
     # Whatever runs the model needs the weights.
     for signals in ("cds", "text,context-gain"):
         refused = ladm("score", rows, "--model", config, "--signals", signals, "--output", tmp_path / "no")

@@ -5,6 +5,8 @@ Everything that a flag shows or accepts comes from the field of the settings cla
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -23,6 +25,8 @@ WIDEST_FLAGS = 26
 """Characters of the column of flags; the help of a longer one starts on the next line."""
 CONFIG_HELP = "YAML file of these flags, such as span_tokens: 128; flags override it."
 
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.+)\)")
+"""Click's words for further positional arguments."""
 JSON_HELP = "Print one JSON object instead of text."
 
 Example = tuple[str, ...]
@@ -68,7 +72,7 @@ class SettingsCommand(click.Command):
             fail_usage(str(error), ctx)
         except click.UsageError as error:
             # Click leaves the context out of an error about an option's missing value.
-            fail_usage(usage_message(error), error.ctx or ctx)
+            fail_usage(_one_run_each(error, ctx) or usage_message(error), error.ctx or ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -96,6 +100,21 @@ def write_epilog(formatter: click.HelpFormatter, examples: Example) -> None:
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
     with formatter.section("Exit codes"):
         formatter.write_text(EXIT_CODES)
+
+
+def _one_run_each(error: click.UsageError, ctx: click.Context) -> str | None:
+    """What to type where a command of one RUN was given several, as `ladm select` takes them; None for other errors."""
+    run, words = ctx.params.get("run"), ctx.meta[WORDS]
+    extra = _EXTRA.fullmatch(error.format_message().rstrip("."))
+    further = extra[1].split(" ") if extra else []
+    if not isinstance(run, str) or any(words.count(word) != 1 for word in (run, *further)):
+        return None
+    refusal = f"{ctx.command.name} takes one RUN; give it each"
+    if any(word.startswith(("-o", "--output")) for word in words):
+        return f"{refusal}, with an --output of its own"
+    others = [word for word in words if word not in further]
+    commands = ([each if word == run else word for word in others] for each in (run, *further))
+    return f"{refusal}: {' && '.join(shlex.join([*ctx.command_path.split(), *command]) for command in commands)}"
 
 
 def _message(error: UsageError, ctx: click.Context) -> str:

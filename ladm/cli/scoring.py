@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import click
+from click.core import ParameterSource
+
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, next_step, note, print_result, scoring_bar, words_without
-from ladm.errors import count_of
+from ladm.errors import LadmError, count_of
+from ladm.settings.fields import flag
 from ladm.settings.guards import POOL
 from ladm.settings.score import ScoreSettings
 from ladm.settings.signals import COLUMNS_OF, TEXT
@@ -18,6 +23,10 @@ if TYPE_CHECKING:
     from ladm.runs.folder import Run
     from ladm.scoring.dry_run import DryRun
     from ladm.scoring.result import AddedSignal
+
+
+OF_THE_MODEL = ("attention", "backend", "batch_size", "device", "dtype", "fused")
+"""Settings that change how the model runs, and nothing else."""
 
 
 def _load(kind: type, config: str | None, flags: dict[str, Any]) -> ScoreSettings:  # noqa: ARG001
@@ -43,6 +52,7 @@ def score(settings: ScoreSettings) -> None:
     Writes RUN/sorted_by_score.jsonl, best first, RUN/scores.parquet and RUN/errors.jsonl.
     """
     configure_libraries()
+    _note_flags_without_effect(settings)
     if settings.dry_run:
         from ladm.scoring.dry_run import dry_run
 
@@ -61,6 +71,21 @@ def score(settings: ScoreSettings) -> None:
     if columns:
         next_step("ladm", "compare", settings.output, "--columns", ",".join(["score", *columns]))
     propose_selection(result.run)
+
+
+def _note_flags_without_effect(settings: ScoreSettings) -> None:
+    """Name the flags that were typed and only the model would use, where none runs. Scripts give them all the same."""
+    from ladm.scoring.signal_choice import choose_signals
+
+    source = click.get_current_context().get_parameter_source
+    names = [name for name in OF_THE_MODEL if source(name) == ParameterSource.COMMANDLINE]
+    # The devices of a cluster are those of its actors.
+    if not names or settings.engine != "local":
+        return
+    # Signals that are refused are refused by the work itself.
+    with contextlib.suppress(LadmError):
+        if not choose_signals(settings).runs_model:
+            note(f"note      without effect, because no model runs: {', '.join(map(flag, names))}")
 
 
 def print_estimate(found: DryRun) -> None:

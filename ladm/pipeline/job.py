@@ -27,11 +27,12 @@ from ladm.pipeline.reselect import continue_command, run_command, select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.selection.manifest_file import read_manifest
-from ladm.selection.quotas import is_weights_file
+from ladm.selection.quotas import is_weights_file, weights_in_file
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import flag, settings_of
 from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
+from ladm.settings.mappings import yaml_line
 from ladm.settings.named_scores import NAMED_SCORES, is_profile
 from ladm.settings.pipeline import JOB_FILE, PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.selection import SelectSettings
@@ -129,8 +130,13 @@ class JobFolder:
         return dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
 
     def _add_contents(self, before: dict[str, Any], now: dict[str, Any], job: Any) -> None:
-        """Add to the settings of the subset that there is, and of `job`, the digests of the lists of ids."""
-        had = {(each.option, each.file): each.xxh3_128 for each in read_manifest(Path(self.subset)).id_lists}
+        """Add to the settings of the subset that there is, and of `job`, the weights and digests of files they name."""
+        made = read_manifest(Path(self.subset))
+        # Another name is a difference of its own, and subsets of earlier versions have no weights.
+        if made.quota_weights is not None and made.quota == job.quota:
+            key, weights = f"{flag('quota')} {job.quota}", weights_in_file(job.quota)
+            now[key], before[key] = yaml_line(weights or {}), yaml_line(made.quota_weights)
+        had = {(each.option, each.file): each.xxh3_128 for each in made.id_lists}
         for option in (EXCLUDE_IDS, ONLY_IDS):
             for name in getattr(job, option):
                 # Another name is a difference of its own.

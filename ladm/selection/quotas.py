@@ -143,8 +143,8 @@ def _load_weights(quota: str) -> dict[str, int | float]:
     for name, weight in loaded.items():
         if isinstance(weight, dict) or (name == "quota" and isinstance(weight, str)):
             raise UsageError(
-                f"--quota {path}: remove the key {name}: weights stand at the beginning of a line, such as web: 2; a key "
-                "quota: is for a --config file"
+                f"--quota {path}: remove the key {name}: weights stand at the beginning of a line, such as web: 2; a "
+                "key quota: is for a --config file"
             )
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= sys.float_info.max:
