@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ladm.corpus.rows.excluded_domains import domains_of, included_rows
 from ladm.corpus.rows.reading import Rows
 from ladm.corpus.rows.value_keys import NO_VALUE, read_value_keys
-from ladm.errors import LadmError
+from ladm.errors import LadmError, count_of
 from ladm.pipeline.ranked_columns import selection_of
 from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked
@@ -51,11 +51,24 @@ def require_budget(
     # The same command with a greater limit adds rows to the same folder.
     more = "a greater --limit" if is_limited else "more documents and another --output"
     remedies = f"a smaller budget, take all of it with --allow-small-pool, or give {more}{hint}"
+    remedies += _left_out(rows, lengths_N, chosen)
     if chosen.documents is not None:
         _require_documents(chosen.documents, pools, chosen, remedies)
     if chosen.tokens is not None:
         shortest = int(lengths_N[lengths_N > 0].min())
         _require_tokens(chosen.tokens, pools, chosen, remedies, shortest=shortest)
+
+
+def _left_out(rows: Rows, lengths_N: npt.NDArray[np.int64], chosen: SelectSettings) -> str:
+    """How many rows are never selected, and what may have left them out, behind another text; nothing for none."""
+    count = int(np.count_nonzero(lengths_N == 0))
+    given = {
+        "--exclude-domain": chosen.exclude_domains, "--exclude-ids": chosen.exclude_ids, "--only-ids": chosen.only_ids,
+        "a weight of 0": has_weights(chosen.quota), "as copies of another row": rows.copies() is not None,
+    }  # fmt: skip
+    reasons = " or ".join(name for name, is_given in given.items() if is_given)
+    by = "" if reasons.startswith("as ") else "by "
+    return f"; {count:,} of {count_of(len(rows), 'row')} are left out, {by}{reasons}" if count and reasons else ""
 
 
 def rows_to_select_from(
