@@ -141,7 +141,7 @@ def test_another_way_to_score_keeps_the_rows(ladm: Command, finished_job: tuple[
     assert command_in(again, before=way)[0][-1] == str(job.parent / "job3")
     assert way not in ladm(*words, "--span-tokens", "8", "--text-key", "url").stderr
     # Another corpus beside the first has other rows; what was only moved has the same.
-    other = shutil.copyfile(shard, tmp_path / "other.parquet")
+    other = shutil.copyfile(shard, job.parent / "other.parquet")
     for flags in ((), ("--span-tokens", "8"), ("--within", "length:1-")):
         refused = ladm(*job_words(other, talking, job), *flags)
         assert "; give another --output, or what it was started with:\n  SOURCE: " in refused.stderr
