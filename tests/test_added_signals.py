@@ -321,7 +321,9 @@ def test_a_dry_run_of_signals_that_the_run_itself_has(ladm: Command, rows: str, 
     command = ("score", rows, *small, "--span-tokens", "16", "--output", run, "--signals")
     assert ladm(*command, "cds,text").exit_code == 0
     result = ladm(*command, "text", "--dry-run")
-    assert (result.exit_code, result.stderr) == (1, f"ladm: {run} has text already: nothing is left to score\n")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1, f"ladm: {run} has text already: nothing is left to score",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

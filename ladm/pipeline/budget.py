@@ -68,7 +68,8 @@ def _left_out(rows: Rows, lengths_N: npt.NDArray[np.int64], chosen: SelectSettin
     }  # fmt: skip
     reasons = " or ".join(name for name, is_given in given.items() if is_given)
     by = "" if reasons.startswith("as ") else "by "
-    return f"; {count:,} of {count_of(len(rows), 'row')} are left out, {by}{reasons}" if count and reasons else ""
+    are = f"{count:,} {'is' if count == 1 else 'are'} left out, {by}{reasons}"
+    return f"; of {count_of(len(rows), 'row')} {are}" if count and reasons else ""
 
 
 def rows_to_select_from(

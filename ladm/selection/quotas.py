@@ -141,10 +141,11 @@ def _load_weights(quota: str) -> dict[str, int | float]:
     if not isinstance(loaded, dict) or not loaded:
         raise UsageError(f"--quota {path} must hold a weight for every domain, such as ArXiv: 2")
     for name, weight in loaded.items():
-        if isinstance(weight, dict) or (name == "quota" and isinstance(weight, str)):
+        of_config = name == "quota" and isinstance(weight, (dict, str))
+        if of_config or (isinstance(weight, dict) and weight):
+            why = "; a key quota: is for a --config file" if of_config else ""
             raise UsageError(
-                f"--quota {path}: remove the key {name}: weights stand at the beginning of a line, such as web: 2; a "
-                "key quota: is for a --config file"
+                f"--quota {path}: remove the key {name}: weights stand at the beginning of a line, such as web: 2{why}"
             )
         # A bool is an int to Python, and `yes` in YAML is a bool.
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= sys.float_info.max:
