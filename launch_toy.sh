@@ -50,7 +50,7 @@ ladm select $toy/rescored --rows $toy/rows --documents 8 --allow-small-pool --by
     --profile $profile --domain-key none --output $toy/guarded
 
 # where the scores of the best two documents and of the worst come from, every column, and what the guards left: an HTML page
-ladm inspect $toy/rescored --top 2 > /dev/null
+ladm inspect $toy/rescored --top 2 --bottom 1 > /dev/null
 ladm report $toy/rescored --subset $toy/guarded --domain-key none --output $toy/report.html > /dev/null
 
 echo
