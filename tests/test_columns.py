@@ -22,8 +22,8 @@ from ladm.runs.columns.by_name import (
     standardised,
     stored_limit,
 )
-from ladm.runs.columns.derived import OVER_LAYERS
 from ladm.runs.folder import Run
+from ladm.settings.signals import OF_CDS
 
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
 
@@ -119,9 +119,9 @@ def test_columns_over_some_layers_are_those_of_a_run_of_these_layers(ladm: Any, 
     wide, found, expected = (
         {row["position"]: row for row in table.to_pylist()}
         for table in (
-            read_columns(run, OVER_LAYERS[:1] + OVER_LAYERS[2:]),
-            read_columns(run, OVER_LAYERS[:1] + OVER_LAYERS[2:], layers=(1, 2)),
-            read_columns(few, OVER_LAYERS[:1] + OVER_LAYERS[2:]),
+            read_columns(run, OF_CDS[:1] + OF_CDS[2:]),
+            read_columns(run, OF_CDS[:1] + OF_CDS[2:], layers=(1, 2)),
+            read_columns(few, OF_CDS[:1] + OF_CDS[2:]),
         )
     )
     assert set(found) == set(expected)

@@ -82,5 +82,9 @@ def test_rows_of_a_version_that_counted_no_domains(prepare: Prepare, tmp_path: P
     prepare(*command)
     path = tmp_path / "rows/prepare.json"
     content = read_object(path)
-    path.write_text(json.dumps({key: value for key, value in content.items() if key not in ("domains", "crc32")}))
+    # `content` has no checksum, as after a change by hand.
+    path.write_text(json.dumps({key: value for key, value in content.items() if key != "domains"}))
     assert domain_lines(prepare(*command)) == []
+    for damaged in (7, {"number": 4}, {"number": "4", "largest": {}}, {"number": 4, "largest": {"web": "3"}}):
+        path.write_text(json.dumps(content | {"domains": damaged}))
+        assert "prepare.json is damaged: it does not describe prepared rows" in prepare(*command).stderr

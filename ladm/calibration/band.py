@@ -15,9 +15,9 @@ from ladm.corpus.preparation.tokenization import tokenizer_of_model
 from ladm.corpus.rows.row import Ids
 from ladm.method.reduction import Floats
 from ladm.runs.columns.by_name import column_names, read_columns
-from ladm.runs.columns.derived import OVER_LAYERS
 from ladm.runs.folder import Run
 from ladm.settings.profiles import Quantiles
+from ladm.settings.signals import OF_CDS
 from ladm.signals.text_statistics import UnigramTable, text_statistics
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -49,7 +49,7 @@ def band_of_layers(run: Run, scores: ContrastScores, layers: tuple[int, ...]) ->
     """
     if layers == run.identity.layers:
         return {}
-    names = [name for name in column_names(run) if name in OVER_LAYERS]
+    names = [name for name in column_names(run) if name in OF_CDS]
     table = read_columns(run, names, layers=layers)
     intact = scores.mask(INTACT, None)
     return {name: _quantiles(table[name].to_numpy()[intact]) for name in names}

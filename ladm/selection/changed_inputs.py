@@ -40,7 +40,8 @@ def changed_inputs(there: Head, own: Head, *, runs: Sequence[Any], joined_runs: 
 
 def _changed_lists(there: Head, own: Head) -> Iterator[str]:
     """The lists of ids."""
-    had = {(each.get("option"), each.get("file")): each for each in _of(there, "id_lists", list)}
+    lists = [each for each in _of(there, "id_lists", list) if isinstance(each, dict)]
+    had = {(str(each.get("option")), str(each.get("file"))): each for each in lists}
     for each in _of(own, "id_lists", list):
         if _differ(had.get((each["option"], each["file"])), {"xxh3_128": each["xxh3_128"]}):
             yield f"{flag(each['option'])} {each['file']}"

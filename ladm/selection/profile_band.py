@@ -8,7 +8,6 @@ from typing import Any
 import numpy.typing as npt
 
 from ladm.errors import LadmError, UsageError
-from ladm.runs.columns.derived import OVER_LAYERS
 from ladm.runs.columns.profile_length import length_warning
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of
@@ -18,6 +17,7 @@ from ladm.settings.layers import spell_layers
 from ladm.settings.named_scores import NAMED_SCORES
 from ladm.settings.profiles import Profile, read_profile
 from ladm.settings.selection import SelectSettings
+from ladm.settings.signals import OF_CDS
 
 _SCORES = ("score", *NAMED_SCORES, "median")
 """Columns made of CDS, whose scale the spans decide."""
@@ -64,7 +64,7 @@ def require_same_layers(run: Run, profile: Profile, path: str, columns: list[str
     if profile.band_layers in (None, layers) or (profile.score_layers_band and layers == profile.reduction.layers):
         return
     for column in columns:
-        if column in OVER_LAYERS:
+        if column in OF_CDS:
             assert profile.band_layers is not None
             wanted = spell_layers(profile.band_layers)
             raise LadmError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,11 @@ def _repeated_ids(found: dict[str, Any] | None) -> RepeatedIds | None:
 
 
 def _domains(found: dict[str, Any] | None) -> DomainCounts | None:
-    return None if found is None else DomainCounts(number=found["number"], largest=found["largest"])
+    if found is None:
+        return None
+    return DomainCounts(
+        number=index(found["number"]), largest={name: index(rows) for name, rows in found["largest"].items()}
+    )
 
 
 def record_of(prepared: PreparedRows, identity: dict[str, Any]) -> dict[str, Any]:

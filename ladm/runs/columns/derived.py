@@ -29,8 +29,6 @@ SHARES = {"copy_share": COPY_SHARE_COLUMN, "sink_mass": SINK_MASS_COLUMN, "near_
 """The stored column that each derived share needs, which runs of older formats may lack."""
 OF_ANY_RUN = ("length", "random")
 """Derived columns that need neither layers nor a model."""
-OVER_LAYERS = OF_CDS
-"""Derived columns over the layers of a run, whatever its score is made of."""
 LONGATTN_PARTS = COLUMNS_OF[LONGATTN]
 """What the score of LongAttn is made of, relative to the documents that are ranked together."""
 
@@ -46,7 +44,7 @@ class DerivedColumn:
 def possible_columns(signals: Collection[str]) -> list[str]:
     """The columns that a run of these signals may have; which of those over layers it has, its settings decide."""
     stored = [column for signal in signals for column in COLUMNS_OF.get(signal, ())]
-    over_layers = OVER_LAYERS if CDS in signals else ()
+    over_layers = OF_CDS if CDS in signals else ()
     both = (LONGATTN,) if LONGATTN in signals else ()
     return ["score", *stored, *OF_ANY_RUN, *over_layers, *both]
 
