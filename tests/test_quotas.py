@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import textwrap
 import warnings
@@ -279,3 +280,19 @@ def test_the_ids_of_a_subset(run: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(front.LadmError, match=message):
             other.ids()
+
+
+def test_the_ids_of_a_subset_are_never_those_of_another_in_its_folder(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "subset"
+    first = front.select(run, documents=4, output=output)
+    trial = front.select(run, documents=2, output=output, dry_run=True)
+    assert front.select(run, documents=4, output=output).ids() == first.ids()
+    assert front.open_run(run).report(subset=first, output=tmp_path / "page.html").is_file()
+    second = front.select(run, documents=3, output=output, overwrite=True)
+    assert len(second.ids()) == 3
+    message = f"^{re.escape(str(output))} holds another subset: this one was a dry run, or has been replaced since$"
+    for stale in (trial, first):
+        with pytest.raises(front.LadmError, match=message):
+            stale.ids()
+        with pytest.raises(front.LadmError, match=message):
+            front.open_run(run).report(subset=stale, output=tmp_path / "page.html")

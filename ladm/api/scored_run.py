@@ -144,4 +144,7 @@ class ScoredRun(RunReader):
         with quiet_libraries():
             from ladm.report.page import write_report
 
+            if isinstance(subset, Subset):
+                subset.require_written()
+
             return write_report(ReportSettings(run=str(self.folder), **given), echo=echo_to(progress=False))

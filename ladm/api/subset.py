@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ladm.errors import LadmError
 
@@ -31,11 +32,25 @@ class Subset:
     def ids(self) -> list[str | int]:
         """The `id` of each chosen row, in the order of the subset, run after run; its `index` where it has no id.
 
-        Reads `manifest.json`, which has them. Raises LadmError after a dry run, and where the subset is at an address.
+        Reads `manifest.json`, which has them. Raises LadmError after a dry run, where the folder holds another subset
+        by now, and where the subset is at an address.
         """
-        from ladm.selection.manifest_file import read_manifest_and_chosen
-
         if not isinstance(self.folder, Path):
             raise LadmError(f"{self.folder} is not a folder on this machine; its manifest.json has the ids")
-        _, chosen = read_manifest_and_chosen(self.folder)
-        return [name for part in chosen or () for name in part["ids"]]
+        return [name for part in _chosen(self.folder, self.manifest) or () for name in part["ids"]]
+
+    def require_written(self) -> None:
+        """Raise LadmError where a folder of this machine does not hold this subset; an address is not looked at."""
+        if isinstance(self.folder, Path):
+            _chosen(self.folder, self.manifest)
+
+
+def _chosen(folder: Path, manifest: Manifest) -> Any:
+    """The rows that the subset in `folder` lists, run by run. Raises LadmError where its manifest is another."""
+    from ladm.selection.manifest_file import read_manifest_and_chosen
+
+    found, chosen = read_manifest_and_chosen(folder)
+    # A dry run writes nothing where an earlier subset may be, and a later call with `overwrite` replaces this one.
+    if json.dumps(found.as_json()) != json.dumps(manifest.as_json()):
+        raise LadmError(f"{folder} holds another subset: this one was a dry run, or has been replaced since")
+    return chosen
