@@ -95,7 +95,8 @@ def test_every_form_gives_the_rows_of_a_file(source: Any, prepare: Any, tmp_path
     assert [row.pop("source") for row in rows] == [f"documents in memory number {k}" for k in range(9)]
     assert rows == [{name: value for name, value in row.items() if name != "source"} for row in expected]
     # The same documents again are finished rows, and others are another corpus.
-    assert prepare(source()).rows == 9
+    again = prepare(source())
+    assert (again.rows, again.counts["too_short"]) == (9, 0)
     with pytest.raises(ladm.LadmError, match="documents in memory has changed"):
         prepare(DOCUMENTS[1:])
 

@@ -17,7 +17,6 @@ import numpy as np
 from ladm.corpus.documents.carried_columns import domain_keys_of, first_domain, parsed_meta
 from ladm.corpus.files.meta import text_at, whole_text
 from ladm.corpus.ids.readers import ID
-from ladm.corpus.preparation.blocks import Counts
 from ladm.corpus.preparation.prepare import PreparedRows, prepare
 from ladm.corpus.preparation.sealing import NoPrepareProgress
 from ladm.corpus.preparation.tokenization import MOST_TOKENS_PER_BYTE
@@ -104,7 +103,7 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path, lists: list[IdList])
         raise
     except LadmError as error:
         raise LadmError(f"of {count_of(len(chosen), 'document')} looked at: {error}") from None
-    counts: Counts = Counter(prepared.counts) + dropped
+    counts = prepared.counts + dropped
     most = _most_per_document(job, windows=whole.most_windows)
     rows, selectable = _by_source(prepared, written, job, most=most, lists=lists)
     size = sum(path.stat().st_size for path in (prepared.folder / "train").rglob("*") if path.is_file())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from operator import index
 from pathlib import Path
 from typing import Any
 
-from ladm.corpus.preparation.blocks import Counts
 from ladm.corpus.preparation.domain_counts import DomainCounts
 from ladm.corpus.preparation.dropped import DROPPED_FILE
 from ladm.corpus.preparation.duplicates import TokenCounts
@@ -27,7 +27,7 @@ class PreparedRows:
 
     folder: Path
     rows: int
-    counts: Counts
+    counts: Counter[str]
     """Documents by what became of them: `kept`, or the reason for the drop. With --limit more may be kept than rows."""
     tokens: TokenCounts | None = None
     """None for rows of a version that did not count them."""
@@ -83,7 +83,7 @@ def _opened(output: Path, record: dict[str, Any], identity: dict[str, Any], *, u
     return PreparedRows(
         folder=output,
         rows=record["rows"],
-        counts=record["counts"],
+        counts=Counter(record["counts"]),
         tokens=tokens and TokenCounts(read=tokens["read"], kept=tokens["kept"]),
         bad_files=record.get("bad_files", {}),
         copies=record.get("copies", 0),
