@@ -20,7 +20,7 @@ from test_pipeline import job_words, write_finepdfs
 
 import ladm as package
 from ladm.corpus.ids.files import hashes_of, read_id_file
-from ladm.corpus.ids.in_memory import read_ids_in_memory
+from ladm.corpus.ids.in_memory import are_ids_in_memory, read_ids_in_memory
 from ladm.errors import LadmError, LadmWarning, StorageError, UsageError
 
 Command = Callable[..., Result]
@@ -110,8 +110,9 @@ def test_ids_in_memory_are_those_of_a_file() -> None:
         texts.dictionary_encode(), pa.chunked_array([texts, texts]), ArrowColumn(pa.chunked_array([texts])),
         frames.Series(["7", "d"]), frames.Series([7, "d"]), frames.Index(["d", "7"]),
         frames.Series(["7", "d"], dtype="category"), frames.Series(["7", "d", "d"]).unique(),
-        np.array([7, "d"], object),
+        np.array([7, "d"], object), frames.array(["7", "d"], dtype="string"),
     ):  # fmt: skip
+        assert are_ids_in_memory(ids), ids
         found = read_ids_in_memory(ids, name="n", flag="")
         assert (found.hashes_M.tolist(), found.example in ("7", "d")) == (both, True), ids
     for ids in (numbers, {7, 8}, np.array([7, 8]), frames.Series([7, 8]), frames.Series([7.0, 8.0])):
@@ -136,7 +137,21 @@ def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path, Path], tmp_p
         (frames.Series(["d1", None]), f"ids in memory: item 1 {no_id}"),
         (np.array([["d1"]]), "ids in memory: "),
         (pa.array([["d1"]]), "ids in memory: its ids are of the type list<item: string>"),
-        (pa.table({"id": ["d1"]}), "ids in memory: its ids are of the type struct<id: string>"),
+        (
+            pa.table({"id": ["d1"]}),
+            "ids in memory: this is a table, of the columns id; give the column that has the ids",
+        ),
+        (frames.DataFrame({"q": [1], "id": ["d1"]}), "ids in memory: this is a table, of the columns q, id; give the"),
+        *(
+            (given, f"takes files, and ids in a set, an array or a column, not an object of type {kind}")
+            for given, kind in (
+                (7, "int"),
+                ([7, 8], "int"),
+                (range(2), "range"),
+                (iter(["d1"]), "list_iterator"),
+                ({"d1": 1}, "dict"),
+            )
+        ),
         (["d1", "d2"], "d1: there is no such file; give ids themselves as a set"),
         ("d1", "d1: there is no such file; give ids themselves as a set"),
     ):

@@ -41,4 +41,7 @@ def _name_of(value: Any, option: str, held: list[IdFile]) -> Any:
     # Paths and addresses have messages of their own; a bare text may have been meant as an id.
     if isinstance(value, str) and value and "://" not in value and not os.path.exists(value):
         raise UsageError(f"{flag(option)} {shown_id(value)}: there is no such file; give ids themselves as a set")
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        kind = f"an object of type {type(value).__name__}"
+        raise UsageError(f"{flag(option)} takes files, and ids in a set, an array or a column, not {kind}")
     return value

@@ -41,10 +41,13 @@ def read_ids_in_memory(ids: Any, *, name: str, flag: str) -> IdFile:
 
 
 def _is_array(value: Any) -> bool:
-    """Is it an array of NumPy, or a column of pandas?"""
+    """Is it an array of NumPy, or a column or an array of pandas?"""
     # Whoever holds a column of pandas has imported the library.
     pandas = sys.modules.get("pandas")
-    return isinstance(value, np.ndarray if pandas is None else (np.ndarray, pandas.Series, pandas.Index))
+    if pandas is None:
+        return isinstance(value, np.ndarray)
+    # What `unique()` of a column of texts returns is an extension array.
+    return isinstance(value, (np.ndarray, pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray))
 
 
 def _batches(ids: Any) -> Batches:
@@ -64,6 +67,9 @@ def _column(ids: Any) -> pa.ChunkedArray | None:
         if _is_array(ids):
             return None
         raise UsageError(f"they cannot be read as a column ({one_line(error)})") from None
+    if pa.types.is_struct(column.type):
+        names = [column.type.field(k).name for k in range(column.type.num_fields)]
+        raise UsageError(f"this is a table, of the columns {', '.join(names)}; give the column that has the ids")
     require_id_type(column.type)
     return column
 
