@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import pickle
@@ -42,8 +43,17 @@ def test_an_error_crosses_the_border_of_a_process(call: dict[str, Any], tmp_path
         LockedError("in use"),
     ]
     for error in errors:
-        copy = pickle.loads(pickle.dumps(error))
-        assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
+        restored = pickle.loads(pickle.dumps(error))
+        assert (type(restored), str(restored), restored.__dict__) == (type(error), str(error), error.__dict__)
+
+
+def test_a_scorer_is_not_pickled_and_the_error_says_so() -> None:
+    scorer = ladm.Scorer(GOLDEN, dtype="float32", device="cpu")
+    for transfer in (pickle.dumps, copy.deepcopy, copy.copy):
+        with pytest.raises(
+            TypeError, match=r"^a ladm\.Scorer holds a loaded model and cannot be pickled or copied; make"
+        ):
+            transfer(scorer)
 
 
 def test_a_daemonic_process_may_start_no_workers_and_the_error_says_so(

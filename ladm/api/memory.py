@@ -15,7 +15,7 @@ from ladm.api.quiet import quiet_libraries, warn
 from ladm.errors import LadmError, RowError, require_whole_number
 
 if TYPE_CHECKING:
-    from typing import Self, Unpack
+    from typing import NoReturn, Self, Unpack
 
     from ladm.api.flags import ScorerFlags
     from ladm.runs.records import Column, Record
@@ -113,6 +113,10 @@ class Scorer:
 
             release_constants()
             torch.cuda.empty_cache()
+
+    def __reduce__(self) -> NoReturn:
+        # Else pickle would name a part of the model that it cannot take.
+        raise TypeError("a ladm.Scorer holds a loaded model and cannot be pickled or copied; make one in each process")
 
     def __enter__(self) -> Self:
         return self
