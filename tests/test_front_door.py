@@ -9,6 +9,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,17 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
          "--tokens ('1k',) is not a whole number or text or null"),
         (lambda: ladm.Scorer(GOLDEN, dtype=np.float32), "--dtype <class 'numpy.float32'> is not auto or float32 or"),
         (lambda: ladm.select("run", rows="rows", tokens="many", output="o"), "--tokens 'many' is not a number of"),
+        (lambda: ladm.Scorer(GOLDEN, layers=[]), "--layers is an empty list; leave it out, or give at least one"),
+        (lambda: ladm.Scorer(GOLDEN, signals=()), "--signals is an empty list; leave it out, or give at least one"),
+        *((lambda call=call: call(progress=print),  # type: ignore[misc]
+           "progress must be True or False, not <built-in function print>") for call in (
+            partial(ladm.prepare, [{"text": "a"}], tokenizer=GOLDEN, output=tmp_path / "o"),
+            partial(ladm.score, mixed_rows, model=GOLDEN, output=tmp_path / "o"),
+            partial(ladm.run, mixed_rows, model=GOLDEN, output=tmp_path / "o", tokens="1k"),
+            partial(ladm.estimate, mixed_rows, model=GOLDEN),
+            partial(ladm.estimate_run, mixed_rows, model=GOLDEN, tokens="1k"),
+            partial(ladm.check, GOLDEN, output=tmp_path / "o"),
+            partial(ladm.calibrate, GOLDEN, rows=mixed_rows, output=tmp_path / "o"))),
         (lambda: ladm.Scorer(tmp_path / "nothing"), f"no such model: {tmp_path}/nothing is neither a folder"),
     ]  # fmt: skip
     for fault, message in faults:
@@ -367,6 +379,7 @@ def test_the_examples_of_the_page_run_in_order(
         printed.append(capsys.readouterr().out.splitlines())
     assert printed[0][0] == "7 rows in rows, of 8 documents"
     assert printed[0][2] == "3 documents, 1536 tokens"
+    assert printed[0][4] == "3 torch.Size([512])"
     assert printed[1][0] == "7 3584 True"
     assert printed[2] == ["3 Counter({'kept': 3}) DomainCounts(number=1, largest={'web': 3})"]
     assert printed[3][0].startswith("7 0 (")

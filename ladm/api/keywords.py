@@ -84,6 +84,8 @@ def _of_field(value: Any, field: Setting) -> Any:
         return from_mapping({name: _value(each) for name, each in value.items()}, field)
     # What is one word on the command line may be a list of words here.
     if isinstance(value, tuple) and field.spec.commas:
+        if not value:
+            raise UsageError(f"{field.flag} is an empty list; leave it out, or give at least one")
         return ",".join(map(str, value))
     # `tokens=1e9`, as `--tokens 1e9` on the command line, is a float in Python.
     if isinstance(value, float) and value.is_integer() and not fits(value, field.kind) and fits(int(value), field.kind):

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ladm.errors import InterruptedRunError, LadmWarning, StorageError, one_line
+from ladm.errors import InterruptedRunError, LadmWarning, StorageError, UsageError, one_line
 
 if TYPE_CHECKING:
     from ladm.corpus.documents.in_memory import DocumentsInMemory
@@ -125,7 +125,12 @@ def _silence_datasets(undo: contextlib.ExitStack) -> None:
 
 
 def echo_to(*, progress: bool) -> Callable[[str], None]:
-    """Where lines about the work go: warnings to Python's `warnings`, others to standard error if that is wanted."""
+    """Where lines about the work go: warnings to Python's `warnings`, others to standard error if that is wanted.
+
+    Raises UsageError for what is not True or False, such as a function that would never be called.
+    """
+    if not isinstance(progress, bool):
+        raise UsageError(f"progress must be True or False, not {progress!r}")
 
     def echo(line: str) -> None:
         # With the spaces of the label: a line may begin with the name of a folder.
