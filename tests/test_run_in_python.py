@@ -60,6 +60,9 @@ def test_a_job_in_one_call_and_its_repetition(job: ladm.FinishedJob, capsys: pyt
     assert job.run.summary().scored == 7
     assert job.subset.folder == Path("job/subset")
     assert job.subset.manifest.taken_tokens == 1536
+    # The result stands for its folder, like those of the other functions.
+    assert ladm.open_run(job) == job.run
+    assert ladm.verify(job) == ladm.verify(job.folder) == []
     assert repr(job.subset) == "Subset(folder='job/subset', taken_documents=3, taken_tokens=1536)"
     before = contents(job.folder)
     assert run_job(talking) == job

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedJob:
-    """What `ladm.run` wrote."""
+    """What `ladm.run` wrote; it can be given to whatever takes a run or the folder of a job."""
 
     folder: Path
     rows: Path
@@ -25,6 +25,9 @@ class FinishedJob:
     run: ScoredRun
     subset: Subset
     page: Path
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
