@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 import yaml
 from test_pipeline import Command, job_words, write_finepdfs
+from test_select_options import write_profile
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError
 from ladm.pipeline import run as run_module
 from ladm.pipeline.budget import require_budget
+from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
+from ladm.storage.digests import file_xxh3
 
 
 @pytest.fixture
@@ -160,6 +163,73 @@ def test_another_score_with_a_name_needs_no_other_run(ladm: Command, finished_jo
     # The paper's variant is of another method than the run's.
     other = ladm(*words, "--score", "paper")
     assert (other.exit_code, "another selection" in other.stderr) == (1, False)
+
+
+def test_a_job_is_bound_to_the_content_of_its_profile(
+    ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    shard, model, made = finished_job
+    scores, profile, output = made / "scores", tmp_path / "p.yaml", tmp_path / "job"
+    median = dataclasses.replace(Run.read(scores).identity.reduction, how="median")
+
+    def change(most: float, **changes: Any) -> str:
+        return file_xxh3(write_profile(scores, profile, {"score": (0.0, 0.0, most)}, **changes))
+
+    before = change(9.0)
+    words = [*job_words(shard, model, output), "--profile", profile]
+    result = ladm(*words, "--within", "score:profile")
+    assert result.exit_code == 0, result.output
+    # A band with other limits leaves the scores as they are.
+    now = change(8.0)
+    select = f"ladm select {output}/scores --rows {output}/rows --tokens 3000 --within score:profile"
+    select += f" --profile {profile} --format megatron"
+    for more in ((), ("--dry-run",)):
+        other = ladm(*words, "--within", "score:profile", *more)
+        assert (other.exit_code, other.stderr.splitlines()[-2:]) == (
+            1,
+            [
+                f"ladm: {output} was started with something else (--profile {profile}); to make another selection from "
+                f"its scores: {select} -o {output}/subset2; or give another --output, or what it was started with:",
+                f'  --profile {profile}: "{before}" before, "{now}" now',
+            ],
+        )
+    assert ladm(*shlex.split(select)[1:], "-o", output / "subset2").exit_code == 0
+    # Another score needs another run, also where the subset does not depend on the profile.
+    change(9.0, reduction=median)
+    other = ladm(*words, "--within", "score:profile")
+    assert f"(--profile {profile}); to score its rows another way: ladm run {output}/rows" in other.stderr
+    assert other.stderr.endswith(f'\n  --profile {profile}: "{{reduce: mean}}" before, "{{reduce: median}}" now\n')
+    assert (other.stderr.count("before, "), other.stderr.count(f"--profile {profile} ")) == (1, 1)
+    change(9.0)
+    assert ladm(*words, "--within", "score:profile").exit_code == 0
+    # The name of another file is a difference of its own.
+    second = write_profile(scores, tmp_path / "q.yaml", {"score": (0.0, 0.0, 8.0)})
+    other = ladm(*words[:-1], second)
+    assert (other.exit_code, "--profile: " in other.stderr, "before, " in other.stderr) == (1, True, True)
+
+
+def test_a_job_without_a_band_is_bound_to_the_score_of_its_profile(
+    ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _, model, made = finished_job
+    scores, profile, output = made / "scores", tmp_path / "p.yaml", tmp_path / "job"
+    write_profile(scores, profile, {"score": (0.0, 0.0, 9.0)})
+    # By --score too, and from rows that another command prepared.
+    words = [*job_words(made / "rows", model, output), "--score", profile]
+    assert ladm(*words).exit_code == 0
+    write_profile(scores, profile, {"score": (0.0, 0.0, 8.0)})
+    assert ladm(*words).exit_code == 0
+    method = dataclasses.replace(Run.read(scores).identity.method, d_cds=2)
+    write_profile(scores, profile, {}, method=method)
+    other = ladm(*words)
+    assert (other.exit_code, other.stderr.splitlines()[-2:]) == (
+        1,
+        [
+            f"ladm: {output} was started with something else (--profile {profile}); give another --output, or what it "
+            "was started with:",
+            f'  --profile {profile}: "{{d_cds: 4}}" before, "{{d_cds: 2}}" now',
+        ],
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,21 +18,20 @@ import yaml
 
 from ladm.corpus.documents.missing_sources import are_there, require_sources, without_documents
 from ladm.corpus.files.folders import NoSourceError
-from ladm.corpus.ids.files import IdFile, id_file_digest
+from ladm.corpus.ids.files import IdFile
 from ladm.corpus.preparation.prepare import has_sealed_rows
 from ladm.corpus.rows.identity import PREPARED
 from ladm.errors import LadmError, StorageError, UsageError
+from ladm.pipeline.changed_files import profile_scores, subset_files
 from ladm.pipeline.moved_files import moved_files
 from ladm.pipeline.reselect import continue_command, run_command, select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
-from ladm.selection.manifest_file import read_manifest
-from ladm.selection.quotas import is_weights_file, weights_in_file
+from ladm.selection.quotas import is_weights_file
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
-from ladm.settings.fields import flag, settings_of
+from ladm.settings.fields import settings_of
 from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
-from ladm.settings.mappings import yaml_line
 from ladm.settings.named_scores import NAMED_SCORES, is_profile
 from ladm.settings.pipeline import JOB_FILE, PAGE, ROWS, SCORES, SUBSET, RunSettings, changed_values, fields_by_part
 from ladm.settings.selection import SelectSettings
@@ -123,27 +122,15 @@ class JobFolder:
             # None means: keep the value that the first start filled in.
             if mine is not None:
                 now[field.flag], before[field.flag] = mine, old
-        if {EXCLUDE_IDS, ONLY_IDS} <= bound:
-            self._add_contents(before, now, job)
+        is_other_score = False
+        for key, old, mine in subset_files(job, had, subset=Path(self.subset), held=self._held):
+            before[key], now[key] = old, mine
+        for key, old, mine in profile_scores(job, had, scores=Path(self.scores)):
+            before[key], now[key], is_other_score = old, mine, True
         # The fields are flags already; the names of those that differ lead the message.
-        require_same(self.path, before, now, name_of_field=str, remedy=self._remedy(job, had, moved))
+        remedy = self._remedy(job, had, moved, is_other_score=is_other_score)
+        require_same(self.path, before, now, name_of_field=str, remedy=remedy)
         return dataclasses.replace(job, **{field.name: getattr(had, field.name) for field in fixed})
-
-    def _add_contents(self, before: dict[str, Any], now: dict[str, Any], job: Any) -> None:
-        """Add to the settings of the subset that there is, and of `job`, the weights and digests of files they name."""
-        made = read_manifest(Path(self.subset))
-        # Another name is a difference of its own, and subsets of earlier versions have no weights.
-        if made.quota_weights is not None and made.quota == job.quota:
-            key, weights = f"{flag('quota')} {job.quota}", weights_in_file(job.quota)
-            now[key], before[key] = yaml_line(weights or {}), yaml_line(made.quota_weights)
-        had = {(each.option, each.file): each.xxh3_128 for each in made.id_lists}
-        for option in (EXCLUDE_IDS, ONLY_IDS):
-            for name in getattr(job, option):
-                # Another name is a difference of its own.
-                if (option, name) in had:
-                    key = f"{flag(option)} {name}"
-                    digest = self._held.get(name) or id_file_digest(name, flag=flag(option))
-                    now[key], before[key] = digest, had[option, name]
 
     def _had(self) -> Any:
         # An earlier version wrote some places down as they were given.
@@ -167,13 +154,16 @@ class JobFolder:
     def _has_finished_rows(self) -> bool:
         return (Path(self.rows) / PREPARED).is_file()
 
-    def _remedy(self, job: Any, had: Any, moved: Collection[str]) -> str:
-        """What to do about settings that differ: rows and scores need not be made again for what comes after them."""
+    def _remedy(self, job: Any, had: Any, moved: Collection[str], *, is_other_score: bool) -> str:
+        """What to do about settings that differ: rows and scores need not be made again for what comes after them.
+
+        `is_other_score`: the profile has the same name and another score.
+        """
         changed = {
             field.name for field in settings_of(RunSettings)
             if (mine := getattr(job, field.name)) is not None and mine != getattr(had, field.name)
         }  # fmt: skip
-        differs = changed - {*_FREE_TO_CHANGE, *moved}
+        differs = changed - {*_FREE_TO_CHANGE, *moved} | ({"profile"} if is_other_score else set())
         # A run of either variant has the column `robust`, whichever score it was made with.
         is_in_both = job.score in NAMED_SCORES and NAMED_SCORES[job.score].variant is None
         if is_in_both and job.by == had.by == SelectSettings.by:

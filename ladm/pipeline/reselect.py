@@ -41,7 +41,7 @@ def run_command(job: Any, *, folder: Path, domain_key: str | None) -> str:
     # That rows of another tokenizer are wanted.
     words += [] if job.tokenizer is None else ["--tokenizer", job.tokenizer]
     words += [] if domain_key != NO_DOMAINS else ["--domain-key", NO_DOMAINS]
-    words += [*_flags(job, ScoreSettings), *_flags(job, SelectSettings), "-o", free]
+    words += [*_flags(job, ScoreSettings, SelectSettings), "-o", free]
     return shlex.join(map(str, words))
 
 
@@ -64,9 +64,10 @@ def _beside(folder: Path, number: int) -> Path:
     return folder.with_name(f"{folder.name}{number}")
 
 
-def _flags(job: Any, kind: type) -> Iterator[Any]:
+def _flags(job: Any, *kinds: type) -> Iterator[Any]:
     own = fields_by_part()[1] | fields_by_part()[2]
-    for field in settings_of(kind):
+    # `profile` is a field of two commands, and one flag.
+    for field in {each.name: each for kind in kinds for each in settings_of(kind)}.values():
         if field.name not in own or (value := getattr(job, field.name)) == field.default:
             continue
         if value is True:
