@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from ladm.api.pipeline import select as in_python
 from ladm.errors import LadmError
 from ladm.selection import writing
 from ladm.selection.formats import destination
-from ladm.selection.manifest_file import read_manifest
+from ladm.selection.manifest import ChosenRows
+from ladm.selection.manifest_file import read_manifest, read_manifest_and_chosen, write_manifest
 from ladm.storage.digests import file_xxh3
 
 Command = Callable[..., Result]
@@ -175,6 +177,32 @@ def test_the_file_that_has_changed_is_named(ladm: Command, scored: tuple[str, Pa
     for lists in (content["id_lists"], ["x"], [{"option": [], "file": {}}]):
         manifest.write_text(json.dumps(content | {"id_lists": lists}, indent=1))
         assert "it was made from other data, or by another version of ladm; give" in ladm(*command).stderr
+
+
+def test_a_subset_of_an_earlier_version_is_that_of_the_command(
+    ladm: Command, scored: tuple[str, Path], tmp_path: Path
+) -> None:
+    weights = tmp_path / "w.yaml"
+    weights.write_text("domain 0: 2\n'*': 1\n")
+    profile = write_profile(scored[1], tmp_path / "p.yaml", {"score": (0.0, 0.0, 9.0)})
+    subset = tmp_path / "subset"
+    command = ("select", scored[1], "--documents", "3", "--quota", weights, "--profile", profile, "--within", "profile")
+    assert ladm(*command, "-o", subset).exit_code == 0
+    made, chosen = read_manifest_and_chosen(subset)
+    rows = [ChosenRows(data=each["data"], positions=[each["positions"]], ids=[each["ids"]]) for each in chosen]
+    whole = (subset / "manifest.json").read_bytes()
+    write_manifest(subset, made, rows)
+    assert (subset / "manifest.json").read_bytes() == whole
+    for lacking in ({"quota_weights": None}, {"profile": None}, {"quota_weights": None, "profile": None}):
+        write_manifest(subset, replace(made, **lacking), rows)  # type: ignore[arg-type]
+        before = states(subset)
+        again = ladm(*command, "-o", subset)
+        assert again.exit_code == 0, (lacking, again.output)
+        assert states(subset) == before
+    # What it does record still counts: the quotas by domain are others.
+    weights.write_text("domain 0: 9\n'*': 1\n")
+    refused = f"ladm: {subset} exists already: it was made from other data, or by another version of ladm; give another"
+    assert refused in ladm(*command, "-o", subset).stderr
 
 
 def test_a_joined_run_that_has_changed_is_named(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ladm.selection.manifest import Manifest
 from ladm.settings.fields import flag
 from ladm.settings.joins import ROWS
 
 Head = Mapping[str, Any]
 """A manifest without its chosen rows, as `head_of` reads it."""
+_UNRECORDED_BEFORE = ("quota_weights", "profile")
+"""What this version records for every command that reads such a file, and earlier versions did not."""
+
+
+def as_recorded_by(there: Head, own: Manifest) -> Manifest:
+    """`own` as the version that wrote `there` would have recorded it: without the fields that it did not have.
+
+    Of the same command, so that a field of `_UNRECORDED_BEFORE` that only `own` has was not recorded then.
+    """
+    lacking: dict[str, Any] = {name: None for name in _UNRECORDED_BEFORE if name not in there}
+    return replace(own, **lacking)
 
 
 def changed_inputs(there: Head, own: Head, *, runs: Sequence[Any], joined_runs: Mapping[str, Any]) -> list[str]:

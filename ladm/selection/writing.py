@@ -17,7 +17,7 @@ from ladm.corpus.files.data_set import reading_rows
 from ladm.corpus.rows.reading import Rows
 from ladm.errors import LadmError
 from ladm.selection.budget import Domains, taken_rows
-from ladm.selection.changed_inputs import changed_inputs
+from ladm.selection.changed_inputs import as_recorded_by, changed_inputs
 from ladm.selection.formats.card import CARD_FILE, card_text
 from ladm.selection.formats.content import AllRows, SubsetContent, subset_content
 from ladm.selection.formats.destination import Destination
@@ -87,7 +87,9 @@ def require_same_subset(
 
     With `push` it is uploaded to the Hub, which takes equal files a second time without a copy.
     """
-    write_manifest(work, manifest, _chosen(sources, taken_rows(domains)))
+    with place.read_manifest() as there:
+        comparable = as_recorded_by(head_of(there), manifest)
+    write_manifest(work, comparable, _chosen(sources, taken_rows(domains)))
     # It names the command, all that was read, and every chosen row with its id.
     with place.read_manifest() as there, (work / MANIFEST_FILE).open("rb") as own:
         is_same = all(a == b for a, b in zip_longest(there, own))
