@@ -19,7 +19,7 @@ from test_damage import tokenizer_folder
 from ladm.corpus.files import compressed as compressed_files
 from ladm.errors import LadmError, UsageError, printable
 from ladm.modeling.model_files import model_folder
-from ladm.selection.quotas import read_weights
+from ladm.selection.quota_weights import read_quota
 from ladm.settings.profiles import read_profile
 from ladm.settings.yaml_text import load_yaml
 
@@ -180,7 +180,7 @@ def test_yaml_values_that_the_library_cannot_read(ladm: Command, tmp_path: Path,
     with pytest.raises(UsageError, match=r"is not YAML: .+"):
         read_profile(path)
     with pytest.raises(UsageError, match=r"^--quota .* is not YAML: .+"):
-        read_weights(str(path))
+        read_quota(str(path))
     result = ladm("select", "run", "--tokens", "1", "--output", tmp_path / "subset", "--config", path)
     assert (result.exit_code, f"--config {path} is not YAML: " in result.stderr) == (2, True), result.stderr
 

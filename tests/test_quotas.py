@@ -20,7 +20,7 @@ from test_front_door import write_corpus
 
 import ladm as front
 from ladm.errors import UsageError
-from ladm.selection.quotas import read_weights
+from ladm.selection.quota_weights import read_quota
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 480, 700, 490, 512]
@@ -107,6 +107,32 @@ def test_weights_that_cannot_work(run: Path, tmp_path: Path) -> None:
         with pytest.raises(front.LadmError) as caught:
             front.select(run, tokens=1200, quota=quota, output=tmp_path / "s")
         assert message in str(caught.value)
+
+
+def test_a_selection_reads_its_file_of_weights_once(
+    ladm: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, reads = tmp_path / "weights.yaml", []
+    file.write_text("domain 0: 3\n'*': 1\n")
+    read = Path.read_text
+
+    def write_others_then(path: Path, **named: Any) -> str:
+        text = read(path, **named)
+        if path == file:
+            reads.append(path)
+            # Weights that another program writes meanwhile.
+            file.write_text("domain 0: 1\n'*': 3\n")
+        return text
+
+    monkeypatch.setattr(Path, "read_text", write_others_then)
+    words = ("--tokens", "1200", "--quota", file, "-o", tmp_path / "subset")
+    result = ladm("select", run, *words)
+    assert (result.exit_code, len(reads)) == (0, 1), result.output
+    manifest = read_object(tmp_path / "subset" / "manifest.json")
+    assert {name: domain["quota_tokens"] for name, domain in manifest["domains"].items()} == {
+        "domain 0": 900, "domain 1": 300,
+    }  # fmt: skip
+    assert manifest["quota_weights"] == {"*": 1, "domain 0": 3}
 
 
 def test_a_weight_for_all_other_domains_and_weights_of_other_corpora(ladm: Command, run: Path, tmp_path: Path) -> None:
@@ -246,7 +272,7 @@ def test_a_file_of_weights_that_begins_as_one_of_flags(tmp_path: Path) -> None:
     for text, key in (("quota:\n  web: 2\n", "quota"), ("quota: documents\n", "quota"), ("w: {web: 2}\n", "w")):
         file.write_text(text)
         with pytest.raises(UsageError) as error:
-            read_weights(str(file))
+            read_quota(str(file))
         why = "; a key quota: is for a --config file" if key == "quota" else ""
         assert str(error.value) == (
             f"--quota {file}: remove the key {key}: weights stand at the beginning of a line, such as web: 2{why}"

@@ -21,7 +21,7 @@ from ladm.errors import LadmError, UsageError
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 from ladm.selection.budget import select_documents, take_above
-from ladm.selection.quotas import read_weights
+from ladm.selection.quota_weights import read_quota
 from ladm.selection.sampling import gumbel_keys
 from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.quantities import parse_token_budget
@@ -128,12 +128,12 @@ def test_weights_are_of_domains_as_they_are_spelled(tmp_path: Path) -> None:
     file = tmp_path / "weights.yaml"
     # Norwegian, a version and a number with a zero in front: to YAML False, 1.1 and 8.
     file.write_text("no: 2\n1.10: 1\n010: 0.5\n2020: 1\n")
-    assert read_weights(str(file)) == {"no": 2, "1.10": 1, "010": 0.5, "2020": 1}
+    assert read_quota(str(file)).weights == {"no": 2, "1.10": 1, "010": 0.5, "2020": 1}
     file.write_text("<<: &b {en: 1, de: 1}\nde: 3\n")
-    assert read_weights(str(file)) == {"en": 1, "de": 3}
+    assert read_quota(str(file)).weights == {"en": 1, "de": 3}
     file.write_text("web: 2\nbooks: 1\nweb: 1\n")
     with pytest.raises(UsageError) as error:
-        read_weights(str(file))
+        read_quota(str(file))
     assert str(error.value) == f"--quota {file} is not YAML: line 3 has the key web a second time"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -17,7 +17,8 @@ from ladm.pipeline.ranked_columns import selection_of
 from ladm.progress import Echo, silent
 from ladm.selection.id_lists import IdList, match_checked
 from ladm.selection.limits import within_caps
-from ladm.selection.quotas import has_weights, unknown_domains_warning, weights_of
+from ladm.selection.quota_weights import Quota, has_weights, read_quota
+from ladm.selection.quotas import unknown_domains_warning, weights_of
 from ladm.selection.windows import first_of_each, max_per_document, read_windows
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_caps import ValueCap
@@ -104,10 +105,11 @@ def _selectable_lengths(
     if is_copy_N is not None:
         lengths_N[is_copy_N] = 0
     if has_weights(chosen.quota) and lengths_N.any():
+        quota = read_quota(str(chosen.quota))
         domains = domains_of(rows, domain_key, domain=chosen.domain)
-        lengths_N[_without_weight(domains, lengths_N, chosen)] = 0
+        lengths_N[_without_weight(domains, lengths_N, quota, excluded=chosen.exclude_domains)] = 0
         of_rows = {name for name in domains if name is not None}
-        if (line := unknown_domains_warning(str(chosen.quota), of_rows, excluded=chosen.exclude_domains)) is not None:
+        if (line := unknown_domains_warning(quota, of_rows, excluded=chosen.exclude_domains)) is not None:
             echo(f"warning   {line}")
     return lengths_N
 
@@ -137,11 +139,11 @@ def _capped_pools(rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[V
 
 
 def _without_weight(
-    domains: Sequence[str | None], lengths_N: npt.NDArray[np.int64], chosen: SelectSettings
+    domains: Sequence[str | None], lengths_N: npt.NDArray[np.int64], quota: Quota, *, excluded: Collection[str]
 ) -> npt.NDArray[np.bool_]:
     """Which rows are of domains of weight 0. Raises UsageError as `weights_of`; rows without tokens do not count."""
     found = {name for name, length in zip(domains, lengths_N.tolist(), strict=True) if length and name is not None}
-    weights = weights_of(sorted(found), str(chosen.quota), excluded=chosen.exclude_domains)
+    weights = weights_of(sorted(found), quota, excluded=excluded)
     return np.array([name is not None and weights.get(name) == 0 for name in domains], dtype=np.bool_)
 
 

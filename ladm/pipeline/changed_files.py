@@ -14,7 +14,7 @@ from ladm.runs.folder import Run
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
 from ladm.selection.manifest_file import read_manifest
-from ladm.selection.quotas import weights_in_file
+from ladm.selection.quota_weights import read_quota
 from ladm.settings.fields import flag
 from ladm.settings.id_lists import EXCLUDE_IDS, ONLY_IDS
 from ladm.settings.mappings import yaml_line
@@ -37,7 +37,7 @@ def subset_files(job: Any, had: Any, *, subset: Path, held: Mapping[str, str]) -
     made = read_manifest(subset)
     # Subsets of earlier versions have no weights.
     if made.quota_weights is not None and made.quota == job.quota:
-        weights = weights_in_file(job.quota)
+        weights = read_quota(str(job.quota)).in_file
         yield f"{flag('quota')} {job.quota}", yaml_line(made.quota_weights), yaml_line(weights or {})
     lists = {(each.option, each.file): each.xxh3_128 for each in made.id_lists}
     for option in (EXCLUDE_IDS, ONLY_IDS):

@@ -24,7 +24,8 @@ from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
 from ladm.scoring.dry_run import DryRun, dry_run
 from ladm.selection.id_lists import IdList, match_checked, match_ids, read_id_lists
-from ladm.selection.quotas import has_default, has_weights, listed, own_weights, spelled_weights, weights_of
+from ladm.selection.quota_weights import has_weights, read_quota, spelled_weights
+from ladm.selection.quotas import listed, weights_of
 from ladm.settings.pipeline import SCORES, score_settings
 from ladm.storage.temporary import temporary_folder
 
@@ -177,12 +178,13 @@ def _compare_weights(found: Collection[str], job: Any, echo: Echo, *, sees_all: 
     Raises UsageError for what `ladm run` would refuse, such as a domain without a weight. A weight without a document
     is a note, and so is a domain without a weight where --limit may leave its documents out (`is_cut`).
     """
-    weighted = own_weights(job.quota, excluded=job.exclude_domains)
-    if is_cut and not has_default(job.quota):
+    quota = read_quota(job.quota)
+    weighted = quota.own_weights(excluded=job.exclude_domains)
+    if is_cut and quota.default is None:
         for name in sorted(set(found) - {*weighted}):
             echo(f"note      --quota has no weight for {name}, which it needs if --limit leaves documents of it")
         found = set(found) & {*weighted}
-    weights_of(sorted(found if sees_all else {*found, *weighted}), job.quota, excluded=job.exclude_domains)
+    weights_of(sorted(found if sees_all else {*found, *weighted}), quota, excluded=job.exclude_domains)
     if unseen := [name for name in weighted if name not in found]:
         domain = "domain" if len(unseen) == 1 else "domains"
         echo(f"note      no document looked at is of the {domain} {listed(unseen)}, which --quota names")

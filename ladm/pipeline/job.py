@@ -27,7 +27,7 @@ from ladm.pipeline.moved_files import moved_files
 from ladm.pipeline.reselect import continue_command, run_command, select_command
 from ladm.runs.layout import IDENTITY_FILE
 from ladm.selection.manifest import MANIFEST_FILE
-from ladm.selection.quotas import is_weights_file
+from ladm.selection.quota_weights import is_weights_file
 from ladm.settings.common import NO_DOMAINS
 from ladm.settings.config_file import read_config
 from ladm.settings.fields import settings_of

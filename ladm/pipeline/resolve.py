@@ -25,7 +25,7 @@ from ladm.progress import Echo, silent
 from ladm.scoring.engines.processes import early_worker
 from ladm.scoring.plan import choose_layers, find_hardware
 from ladm.scoring.row_lengths import is_too_long
-from ladm.selection.quotas import has_weights, read_weights
+from ladm.selection.quota_weights import has_weights, read_quota
 from ladm.settings.common import DOMAIN_KEY, NO_DOMAINS, require_domain_has_effect
 from ladm.settings.data import PrepareSettings
 from ladm.settings.fields import settings_of
@@ -130,7 +130,7 @@ def _require_usable(settings: Any, facts: ModelFacts) -> None:
             f"score none of the rows; give --length {facts.max_tokens} or less, or leave it out"
         )
     if has_weights(settings.quota):
-        read_weights(settings.quota)
+        read_quota(settings.quota)
 
 
 def _require_hardware(scoring: ScoreSettings, facts: ModelFacts) -> None:

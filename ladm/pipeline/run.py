@@ -29,7 +29,7 @@ from ladm.selection.formats.hub_push import push_subset
 from ladm.selection.id_lists import IdList, read_id_lists
 from ladm.selection.manifest import MANIFEST_FILE, Manifest
 from ladm.selection.manifest_file import read_manifest
-from ladm.selection.quotas import spelled_weights
+from ladm.selection.quota_weights import spelled_weights
 from ladm.selection.subset import select
 from ladm.settings.pipeline import SCORES, SUBSET, prepare_settings, score_settings, select_settings
 from ladm.settings.runs import ReportSettings, page_ranking

@@ -15,7 +15,7 @@ from ladm.selection.budget import Domains
 from ladm.selection.candidates import Candidates
 from ladm.selection.guarding import profile_of_guards
 from ladm.selection.manifest import DomainManifest
-from ladm.selection.quotas import requested_quota, weights_in_file
+from ladm.selection.quota_weights import Quota
 from ladm.selection.sources import SelectionSource
 from ladm.settings.selection import SelectSettings
 from ladm.settings.spelling import spell_command
@@ -23,15 +23,15 @@ from ladm.settings.subset import resolve_format
 from ladm.storage.digests import file_xxh3
 
 
-def requested_of(settings: SelectSettings) -> dict[str, Any]:
-    """The settings that a manifest repeats."""
+def requested_of(settings: SelectSettings, quota: Quota) -> dict[str, Any]:
+    """The settings that a manifest repeats, with the weights that were read."""
     return {
         "rule": settings.rule,
-        "quota": requested_quota(settings) if settings.rule == "exact" and settings.min_score is None else None,
+        "quota": quota.text if settings.rule == "exact" and settings.min_score is None else None,
         "domain_key": settings.domain_key,
         "domain": settings.domain,
         "min_score": settings.min_score,
-        "quota_weights": weights_in_file(settings.quota),
+        "quota_weights": quota.in_file,
     }
 
 

@@ -19,13 +19,12 @@ from ladm.selection.limits import limit_rows
 from ladm.selection.manifest import Manifest
 from ladm.selection.manifest_content import counts_of, provenance_of, requested_of
 from ladm.selection.profile_band import length_warnings
+from ladm.selection.quota_weights import Quota, read_quota, spelled_weights
 from ladm.selection.quotas import (
     domain_shares,
     domains_of_weight_0,
     emptied_domains_warning,
-    has_weights,
     requested_quota,
-    spelled_weights,
     unknown_domains_warning,
     unmet_weights_warning,
     unused_weights_warning,
@@ -68,18 +67,19 @@ def select(
         place.require_free()
     elif not settings.dry_run:
         place, is_there = _place(settings)
+    quota = read_quota(requested_quota(settings))
     lists = read_id_lists(settings) if lists is None else lists
     sources = open_sources(settings)
     most = max_per_document(settings.max_per_document, [source.rows for source in sources], ranking=settings.ranking)
     _echo_warnings(echo, unigrams_warning(settings, [source.run for source in sources]))
     with _work_folder(place) as work:
-        chosen = _choose(sources, settings, lists, most=most, work=work, echo=echo)
+        chosen = _choose(sources, settings, lists, quota=quota, most=most, work=work, echo=echo)
         if place is not None and is_there:
             require_same_subset(place, sources, chosen.domains, chosen.manifest, push=settings.push, work=work)
         elif place is not None:
             write_subset(
                 place, sources, chosen.domains, chosen.manifest, every=chosen.every if settings.keep_all else None,
-                weights=chosen.weights if has_weights(settings.quota) else None, push=settings.push,
+                weights=chosen.weights if quota.has_weights else None, push=settings.push,
             )  # fmt: skip
     return chosen.manifest
 
@@ -101,6 +101,7 @@ def _choose(
     settings: SelectSettings,
     lists: list[IdList],
     *,
+    quota: Quota,
     most: int | None,
     work: Path,
     echo: Echo,
@@ -110,7 +111,6 @@ def _choose(
     `most`: the rows of one document that may be chosen; None: all.
     """
     data = [source.rows for source in sources]
-    quota = requested_quota(settings)
     codes = read_domains(data, domain_key=settings.domain_key, domain=settings.domain, work=work)
     if settings.domain is not None and not codes.has_own:
         echo(f"warning   no row has {settings.domain_key}, so all are of the domain {settings.domain}")
@@ -145,7 +145,7 @@ def _choose(
         repeating_windows=limited.repeating,
         max_per=limited.caps,
         **counts_of(domains),
-        **requested_of(settings),
+        **requested_of(settings, quota),
         **provenance_of(settings, sources, candidates),
     )
     return _Choice(
