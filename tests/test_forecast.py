@@ -185,6 +185,33 @@ def test_what_the_sample_shows_is_counted_as_in_the_run_itself(ladm: Command, ta
     assert first.startswith(f"ladm: cannot read {corpus / 'd.txt'}: ")
 
 
+def test_a_limit_for_each_value_is_counted_where_all_rows_are_known(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    """There are 4 rows of 512 tokens in each of 3 languages."""
+    rows = tmp_path / "rows"
+    prepare = ("prepare", shard, "--tokenizer", talking, "--length", "512", "--domain-key", "language")
+    assert ladm(*prepare, "-o", rows).exit_code == 0
+    for source in (shard, rows):
+        words = ("run", source, "--model", talking, "--max-per", "rows.domain:1", "--max-per", "rows.url:9", *FLAGS)
+        enough = ladm(*words, "--documents", "3")
+        assert enough.exit_code == 0, enough.output
+        line = "budget: 3 documents, 1 of the 3 that can be selected within --max-per"
+        assert line in enough.stdout.splitlines(), enough.stdout
+        small = ladm(*words, "--tokens", "2k", "--exclude-domain", "fra_Latn")
+        line = "budget: 2,000 tokens cannot be filled with the 1,024 that can be selected within --max-per; give a "
+        assert line in small.stdout, small.stdout
+        found = json.loads(ladm(*words, "--tokens", "2k", "--json").stdout)
+        assert (found["rows"], found["selectable_rows"], found["selectable_tokens"]) == (12, 3, 1536)
+        assert found["fills_budget"] is False
+    # In an estimate the values of most rows are not known.
+    words = ("run", shard, "--model", talking, "--documents", "3", "--limit", "11", "--max-per", "rows.domain:1")
+    for more, drop in (((), "--max-per drops any"), (("--within", "score:10%-"), "--within and --max-per drop any")):
+        result = ladm(*words, *more, *FLAGS)
+        line = f"budget: 3 documents, 0.273 of the about 11 that can be selected before {drop}"
+        assert line in result.stdout.splitlines(), result.stdout
+
+
 def test_bad_lines_count_as_documents_of_an_estimate(
     ladm: Command, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,12 @@ def _pool_of_documents(rows: Rows, lengths_N: npt.NDArray[np.int64], chosen: Sel
     return f"rows (at most {limit} of a document)", lengths_N[lengths_N > 0]
 
 
+def most_within_caps(rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[ValueCap]) -> tuple[int, int]:
+    """The rows, and the tokens, that a selection has at most of the rows with a length; each limit alone, as there."""
+    pools = [lengths_N[lengths_N > 0], *(lengths for _, lengths in _capped_pools(rows, lengths_N, caps))]
+    return min(len(lengths) for lengths in pools), min(int(lengths.sum()) for lengths in pools)
+
+
 def _capped_pools(rows: Rows, lengths_N: npt.NDArray[np.int64], caps: Sequence[ValueCap]) -> Iterator[Pool]:
     """For each cap of --max-per what it leaves, in words, and the longest rows that it can leave."""
     for cap in caps:

@@ -13,12 +13,12 @@ from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.corpus.rows.excluded_domains import domains_of, require_domains_exist
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError
-from ladm.pipeline.budget import rows_to_select_from
+from ladm.pipeline.budget import most_within_caps, rows_to_select_from
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.domain_keys import key_in_rows, require_domains
 from ladm.pipeline.forecast_result import Documents, Forecast, fills_budget
 from ladm.pipeline.job import JobFolder, with_absolute_places
-from ladm.pipeline.ranked_columns import require_row_columns, require_signals
+from ladm.pipeline.ranked_columns import require_row_columns, require_signals, selection_of
 from ladm.pipeline.resolve import Survey, facts_of, survey
 from ladm.pipeline.sample_rows import rows_of_sample
 from ladm.progress import Echo, silent
@@ -75,10 +75,10 @@ def _of_rows(job: Any, work: Path, lists: list[IdList], echo: Echo) -> Forecast:
         _compare_weights({name for name, is_in in of_rows if is_in and name is not None}, job, echo, sees_all=True)
     require_row_columns(opened, job)
     scoring = dry_run(score_settings(job, rows=source, output=str(work / SCORES), limit=job.limit), echo=echo)
-    rows, tokens = int((lengths > 0).sum()), int(lengths.sum())
+    selectable_rows, selectable_tokens = most_within_caps(opened, lengths * included, selection_of(job).caps)
     return Forecast(
-        is_exact=True, documents=None, length=None, rows=rows, tokens=tokens,
-        selectable_rows=int((lengths[included] > 0).sum()), selectable_tokens=int(lengths[included].sum()),
+        is_exact=True, documents=None, length=None, rows=int((lengths > 0).sum()), tokens=int(lengths.sum()),
+        selectable_rows=selectable_rows, selectable_tokens=selectable_tokens,
         rows_bytes=0, rows_hours=0.0, scoring=scoring,
     )  # fmt: skip
 
@@ -120,8 +120,11 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
     rows, selectable = every_row, max(1, round(_of_all(made.selectable, made.documents, size)))
     if job.limit is not None:
         rows, selectable = min(rows, job.limit), min(selectable, job.limit)
+    is_exact = size.is_exact and sees_all and job.limit is None
+    if is_exact and job.max_per:
+        selectable = min(selectable, _rows_within_caps(made.prepared, job, lists))
     return Forecast(
-        is_exact=size.is_exact and sees_all and job.limit is None,
+        is_exact=is_exact,
         documents=documents,
         length=job.length,
         rows=rows,
@@ -132,6 +135,14 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
         rows_hours=_of_all(made.seconds, made.documents, size) * rows / every_row / 3600,
         scoring=_of_more_rows(scoring, rows / made.prepared.rows),
     )
+
+
+def _rows_within_caps(prepared: PreparedRows, job: Any, lists: list[IdList]) -> int:
+    """The rows that --max-per leaves of all rows of a job, which are those of the sample."""
+    rows = open_rows(str(prepared.folder))
+    key = key_in_rows(job.domain_key, are_made_here=True)
+    included = rows_to_select_from(rows, job, domain_key=key, lists=lists)
+    return most_within_caps(rows, rows.lengths() * included, selection_of(job).caps)[0]
 
 
 def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, lists: list[IdList], sees_all: bool) -> None:

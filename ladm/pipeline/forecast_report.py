@@ -78,7 +78,7 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
     unit, wanted, there = wanted_and_there(found, job)
     if there is None:
         return f"{count_of(wanted, unit)}; whether there are that many is not known"
-    pool = f"{about}{there:,} that can be selected{' before --within drops any' if job.within else ''}"
+    pool = f"{about}{there:,} that can be selected{_limits(found, job)}"
     if there >= wanted:
         return f"{count_of(wanted, unit)}, {wanted / there:.3g} of the {pool}"
     if job.allow_small_pool:
@@ -91,6 +91,13 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
         f"{count_of(wanted, unit)} cannot be filled with the {pool}; give a smaller budget or more documents, or take "
         f"all of it with --allow-small-pool{hint}"
     )
+
+
+def _limits(found: Forecast, job: Any) -> str:
+    """Which limits the number that can be selected has, and which may make it smaller, in words."""
+    counted = " within --max-per" if job.max_per and found.is_exact else ""
+    left = ["--within"] * bool(job.within) + ["--max-per"] * bool(job.max_per and not found.is_exact)
+    return counted + (f" before {' and '.join(left)} drop{'s' if len(left) == 1 else ''} any" if left else "")
 
 
 def _repeated_ids(prepared: PreparedRows) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ class Forecast:
     tokens: int | None
     """Of all rows."""
     selectable_rows: int | None
-    """Rows that the selection may choose from: of one document perhaps not all."""
+    """Rows that the selection may choose from: of one document, and where `is_exact` of one value, perhaps not all."""
     selectable_tokens: int | None
     rows_bytes: int | None
     """What the rows take on the disk; 0 where none are written, None where their number is not known."""
@@ -49,7 +49,10 @@ class Forecast:
     scoring: DryRun
     """Of all rows, or where their number is not known of those of the sample."""
     fills_budget: bool | None = None
-    """Do they, before `--within` drops any? None for a share or a threshold, and where their number is not known."""
+    """Do they, before `--within` (and in an estimate `--max-per`) drops any?
+
+    None for a share or a threshold, and where their number is not known.
+    """
 
     @property
     def hours(self) -> dict[int, float] | None:
