@@ -125,7 +125,8 @@ def test_a_signal_of_fewer_rows_stops_only_what_needs_it_and_grows(
     assert ladm(*own, "--limit", 18).exit_code == 0
     for command in ((*signal, "--limit", 18), ("annotate", run, "--num-proc", 1)):
         assert ladm(*command).exit_code == 0
-    assert ladm(*own, "--limit", 20).exit_code == 0
+    more = ladm(*own, "--limit", 20)
+    assert more.exit_code == 0
     select = ("select", run, "--documents", 3, "--domain-key", "none", "--output", tmp_path / "subset")
     assert ladm(*select, "--by", "score", "--dry-run").exit_code == 0
     for command in (("top", run), ("compare", run), ("report", run), ("verify", run)):
@@ -134,6 +135,8 @@ def test_a_signal_of_fewer_rows_stops_only_what_needs_it_and_grows(
         "longattn": f"ladm score {rows} --model {golden_lm} --signals longattn -o {run}",
         "text": f"ladm annotate {run}",
     }
+    lines = [f"{run}/signals/{each} has 18 of the 20 rows of {run}; add the others: {adds[each]}" for each in adds]
+    assert more.stderr.splitlines()[-3:-1] == [f"warning   {line}" for line in lines]
     for by, name in (("longattn", "longattn"), ("rank(longattn_v)", "longattn"), ("gzip_ratio", "text")):
         result = ladm(*select, "--by", by)
         message = f"{run}/signals/{name} has 18 of the 20 rows of {run}; add the others: {adds[name]}"
@@ -141,7 +144,10 @@ def test_a_signal_of_fewer_rows_stops_only_what_needs_it_and_grows(
     grown = ladm(*signal, "--limit", 20)
     assert grown.exit_code == 0, grown.stderr
     assert "adding 2 rows to the 18 of the run" in grown.stderr
+    # Only what still lacks rows.
+    assert [line for line in grown.stderr.splitlines() if "add the others" in line] == [f"warning   {lines[1]}"]
     assert ladm("annotate", run, "--num-proc", 1).exit_code == 0
+    assert "add the others" not in ladm(*own, "--limit", 20).output
     assert ladm(*select, "--by", "rank(longattn) + rank(gzip_ratio)").exit_code == 0
     fresh = tmp_path / "fresh"
     assert ladm(*signal[:-1], fresh, "--limit", 20).exit_code == 0

@@ -180,10 +180,12 @@ def test_a_grown_run_does_not_go_back_to_its_own_counts(
     assert ladm("score", rows, *SMALL, "--limit", "18", "--output", run).exit_code == 0
     annotated(ladm, run, "--unigrams", tables[0])
     before = far_rare(run)
-    assert ladm("score", rows, *SMALL, "--output", run).exit_code == 0
+    grown = ladm("score", rows, *SMALL, "--output", run)
+    assert grown.exit_code == 0
     refused = ladm("select", run, "--by", "far_rare", "--documents", "3", "--dry-run")
     message = f"{run}/signals/text has 18 of the 24 rows of {run}; add the others: ladm annotate {run}"
     assert (refused.exit_code, refused.stderr) == (1, f"ladm: {message}\n")
+    assert f"warning   {message}" in grown.stderr.splitlines()
     with pytest.raises(front.LadmError) as caught:
         front.open_run(run).scores(["far_rare"])
     assert str(caught.value) == message

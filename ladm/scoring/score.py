@@ -16,6 +16,7 @@ from ladm.errors import LadmError, count_of
 from ladm.modeling.facts import ModelFacts, model_facts
 from ladm.modeling.model_files import ModelFingerprint, deciding_files
 from ladm.progress import Echo, NoProgress, Progress, silent
+from ladm.runs.columns.added_signals import lines_of_lacking_rows
 from ladm.runs.derived_identity import identity_of_text
 from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.growth import resume_or_grow
@@ -56,8 +57,8 @@ def score(
     """Score every row of `settings.rows` into the run folder `settings.output`, or resume it.
 
     `rows` and `facts` are those of the settings, where the caller has opened them already. `echo` is called
-    with the settings as resolved, a line at a time, and with the warning of `sink_warning` unless `warn_of_sinks` is
-    False. May be called in any thread.
+    with the settings as resolved, a line at a time, with the warning of `sink_warning` unless `warn_of_sinks` is
+    False, and with a warning for each added signal that lacks rows of the run. May be called in any thread.
     Raises LadmError or a subclass of it; rows that are durable by then stay.
     """
     folder = Path(settings.output)
@@ -77,8 +78,8 @@ def score(
         )  # fmt: skip
         result = command.add_to_finished() if choice.only_adds else command.score()
         warning = sink_warning(result.run) if warn_of_sinks else None
-        if warning is not None:
-            echo(f"warning   {warning}")
+        for line in [*([] if warning is None else [warning]), *lines_of_lacking_rows(result.run)]:
+            echo(f"warning   {line}")
         return result
 
 

@@ -84,11 +84,22 @@ def require_rows_of_run(run: Run, name: str) -> None:
             continue
         if signal.num_rows >= run.num_rows:
             raise LadmError(f"{signal.folder} was made from other rows than {run.folder}; remove it")
-        # Signals are not added to by the command that gives the run more rows, which names none of them.
-        raise LadmError(
-            f"{signal.folder} has {signal.num_rows:,} of the {run.num_rows:,} rows of {run.folder}; add the others: "
-            f"{_adding_command(run, signal.folder.name)}"
-        )
+        raise LadmError(_lacking_rows(run, signal))
+
+
+def lines_of_lacking_rows(run: Run) -> Iterator[str]:
+    """For each added signal that has fewer rows than the run, how many, and the command that adds the others."""
+    # Signals are not added to by the command that gives the run more rows, which names none of them.
+    for signal in finished_signals(run):
+        if signal.num_rows < run.num_rows:
+            yield _lacking_rows(run, signal)
+
+
+def _lacking_rows(run: Run, signal: Run) -> str:
+    return (
+        f"{signal.folder} has {signal.num_rows:,} of the {run.num_rows:,} rows of {run.folder}; add the others: "
+        f"{_adding_command(run, signal.folder.name)}"
+    )
 
 
 def how_to_add(run: Run, name: str) -> str:
