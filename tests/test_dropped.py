@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import read_lines
+from conftest import read_lines, read_object
 from test_prepare import Killed, die_after, tokenizer, write_jsonl  # noqa: F401
 from test_prepare_names import prepare, text  # noqa: F401
 
@@ -98,9 +98,36 @@ def test_a_preparation_that_grew_lists_the_same(
     for limit in (("--limit", 1), ("--limit", 2), ()):
         assert prepare(*flags(source), *limit).exit_code == 0
         listed.append(read_lines(tmp_path / "rows/dropped.jsonl"))
-    # What is behind the block with the last row is not read.
-    assert [len(entries) for entries in listed] == [1, 4, 6]
+    # What is behind the last row counts for nothing, although documents are read in blocks.
+    assert [len(entries) for entries in listed] == [0, 3, 6]
     assert (tmp_path / "rows/dropped.jsonl").read_bytes() == (tmp_path / "whole/dropped.jsonl").read_bytes()
+
+
+def test_documents_behind_the_last_row_are_not_counted(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+    source = corpus(tmp_path / "d.jsonl")
+    result = prepare(*flags(source), "--limit", 2)
+    # The documents before that with the last row: too short, a copy of the first, no JSON.
+    assert result.stdout.splitlines()[:5] == [
+        "kept                  2  documents of at least 128 tokens",
+        "limit                 2  rows: --limit stopped there; documents after the last row are not counted",
+        "too_short             1  document dropped: fewer tokens than --length",
+        "not_json              1  document dropped: the line is not a JSON object in UTF-8",
+        "duplicate             1  document dropped: every row has the ids of an earlier row",
+    ]
+    assert f"\ndropped               3  documents, listed in {tmp_path}/rows/dropped.jsonl\n" in result.stdout
+    assert [entry["document"] for entry in read_lines(tmp_path / "rows/dropped.jsonl")] == [1, 2, 3]
+    counted = {"kept": 2, "too_short": 1, "not_json": 1, "duplicate": 1}
+    assert read_object(tmp_path / "rows/prepare.json")["counts"] == counted
+    windows = prepare(*flags(source), "--limit", 1, "--windows", "all", output="windows")
+    assert windows.stdout.startswith(
+        "kept                  1  document of at least 128 tokens\nlimit                 1  row: "
+    )
+    again = prepare(*flags(source), "--limit", 2)
+    assert again.stdout == result.stdout
+    # As many rows as there are: the documents behind the last one have none.
+    assert prepare(*flags(source)).exit_code == 0
+    counted = {"kept": 3, "too_short": 2, "not_json": 1, "duplicate": 2, "no_text": 1}
+    assert read_object(tmp_path / "rows/prepare.json")["counts"] == counted
 
 
 def test_an_id_beyond_all_bounds_is_left_out_of_the_list(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811

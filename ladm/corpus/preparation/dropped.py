@@ -7,6 +7,7 @@ documents repeat earlier rows is known only when the blocks are read in their or
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,19 +57,28 @@ def packed_entries(entries: Iterable[Entry]) -> bytes:
     return base64.b64encode(zlib.compress(json.dumps(ordered).encode()))
 
 
-def write_dropped(output: Path, blocks: Iterable[BlockRows], bad_files: Mapping[str, str], *, rows: int) -> None:
+def write_dropped(
+    output: Path, blocks: Iterable[BlockRows], bad_files: Mapping[str, str], *, rows: int, last: int | None
+) -> None:
     """Write the file of the rows in `output`: files that were left out, then documents in the order of the sources.
 
-    `rows`: as many were written; a row beyond them is named by no `copy_of`.
+    `rows`: as many were written; a row beyond them is named by no `copy_of`. `last`: as for `dropped_of_block`.
     """
-    write_whole(output / DROPPED_FILE, (json.dumps(entry).encode() + b"\n" for entry in _all(blocks, bad_files, rows)))
+    of_blocks = (entry for block in blocks for entry in dropped_of_block(block, rows=rows, last=last))
+    entries = itertools.chain(_bad_files(bad_files), of_blocks)
+    write_whole(output / DROPPED_FILE, (json.dumps(entry).encode() + b"\n" for entry in entries))
 
 
-def _all(blocks: Iterable[BlockRows], bad_files: Mapping[str, str], rows: int) -> Iterator[Entry]:
+def _bad_files(bad_files: Mapping[str, str]) -> Iterator[Entry]:
     for name, message in bad_files.items():
         yield {"source": name, "reason": BAD_FILE, "message": message}
-    for block in blocks:
-        yield from sorted([*_entries_of(block.path), *_duplicates(block, rows)], key=itemgetter("document"))
+
+
+def dropped_of_block(block: BlockRows, *, rows: int, last: int | None) -> Iterator[Entry]:
+    """The documents that a block drops. `last`: those behind that document are left out; None: none is."""
+    for entry in sorted([*_entries_of(block.path), *_duplicates(block, rows)], key=itemgetter("document")):
+        if last is None or entry["document"] <= last:
+            yield entry
 
 
 def _entries_of(path: Path) -> list[Entry]:

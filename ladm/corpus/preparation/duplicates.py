@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ladm.corpus.preparation.assemble import NO_COPY, BlockRows, kept_columns, read_block
 from ladm.corpus.preparation.blocks import KEPT, Counts
-from ladm.corpus.preparation.dropped import DUPLICATE
+from ladm.corpus.preparation.dropped import DUPLICATE, dropped_of_block
 
 # The paper's span. Two pages of text that agree in every token are copies; two notes that do may be a greeting.
 SHORT_ROW_TOKENS = 128
@@ -67,6 +67,19 @@ def counts_without_copies(counts: Counts, block: BlockRows) -> Counts:
     documents = read_block(block.path, ["document"])["document"].to_numpy()
     lost = len(np.unique(documents)) - len(np.unique(documents[block.is_kept]))
     return Counter(counts) - Counter({KEPT: lost}) + Counter({DUPLICATE: lost})
+
+
+def last_document(blocks: Sequence[BlockRows], *, rows: int) -> int:
+    """The number of the document of the last of `rows`, which is in the last block."""
+    before = sum(int(block.is_kept.sum()) for block in blocks[:-1])
+    return int(kept_columns(blocks[-1], ["document"], most=rows - before)[0][-1])
+
+
+def counts_to_limit(block: BlockRows, *, rows: int, last: int) -> Counts:
+    """The counts of the last block without the documents behind `last`, which --limit leaves to a later command."""
+    (documents,) = kept_columns(block, ["document"], most=rows)
+    dropped = Counter(entry["reason"] for entry in dropped_of_block(block, rows=rows, last=last))
+    return dropped + Counter({KEPT: len({number for number in documents if number <= last})})
 
 
 def count_tokens(blocks: Iterable[BlockRows], *, rows: int, width: int) -> TokenCounts:

@@ -31,7 +31,7 @@ from ladm.corpus.preparation.assemble import assemble, count_copies
 from ladm.corpus.preparation.blocks import REASONS, describe_counts
 from ladm.corpus.preparation.domain_counts import count_domains
 from ladm.corpus.preparation.dropped import write_dropped
-from ladm.corpus.preparation.duplicates import count_tokens
+from ladm.corpus.preparation.duplicates import count_tokens, counts_to_limit, last_document
 from ladm.corpus.preparation.identity import identity_of, names_of_sources
 from ladm.corpus.preparation.prepared_rows import PreparedRows, finished_rows, may_grow, record_of
 from ladm.corpus.preparation.repeated_ids import find_repeated_ids
@@ -180,9 +180,7 @@ def _finish(
     holds_documents: bool,
 ) -> PreparedRows:
     """Assemble the blocks into the data set, and write the record that makes it finished."""
-    counts: Counter[str] = Counter()
-    for _, of_block in sealed.blocks:
-        counts.update(of_block)
+    counts: Counter[str] = sum((Counter(of_block) for _, of_block in sealed.blocks), Counter())
     blocks = [block for block, _ in sealed.blocks]
     found = sum(int(block.is_kept.sum()) for block in blocks)
     rows = found if settings.limit is None else min(found, settings.limit)
@@ -191,12 +189,18 @@ def _finish(
             # Blocks without a row must not tie the folder to the --length with which no document was long enough.
             shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         raise _no_row(settings, counts, bad_files, holds_documents=holds_documents)
+    last = None
+    if not sealed.all_read:
+        # Documents are read in blocks, and so behind the last row too: a greater limit counts and lists those.
+        last = last_document(blocks, rows=rows)
+        counts -= Counter(sealed.blocks[-1][1])
+        counts += Counter(counts_to_limit(blocks[-1], rows=rows, last=last))
     with io_errors(output, "write"):
         # First: until the new record is written, a folder whose data set is being replaced is not finished.
         (output / PREPARED).unlink(missing_ok=True)
         sync_folder(output)
     assemble(output, blocks, rows=rows, windows=settings.most_windows != 1)
-    write_dropped(output, blocks, bad_files, rows=rows)
+    write_dropped(output, blocks, bad_files, rows=rows, last=last)
     prepared = PreparedRows(
         folder=output,
         rows=rows,

@@ -28,7 +28,7 @@ class PreparedRows:
     folder: Path
     rows: int
     counts: Counter[str]
-    """Documents by what became of them: `kept`, or the reason for the drop. With --limit more may be kept than rows."""
+    """Documents by what became of them: `kept`, or the reason for the drop. With --limit up to that of the last row."""
     tokens: TokenCounts | None = None
     """None for rows of a version that did not count them."""
     bad_files: dict[str, str] = field(default_factory=dict)

@@ -23,7 +23,13 @@ def preparation_lines(prepared: PreparedRows, *, length: int, windows: str) -> I
     counts = prepared.counts
     yield _line("kept", counts.get("kept", 0), "document", f"of at least {count_of(length, 'token')}")
     if not prepared.all_read:
-        yield _line("limit", prepared.rows, "row", "of the first of these documents: --limit stopped there")
+        yield _line(
+            "limit",
+            prepared.rows,
+            "row",
+            ": --limit stopped there; documents after the last row are not counted",
+            gap="",
+        )
     # In a fixed order, so that two reports can be compared line by line.
     for reason, meaning in REASONS.items():
         if counts.get(reason):
