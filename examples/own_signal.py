@@ -10,6 +10,7 @@ a device runs out of memory, halved for it as for the signals of the package.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -73,5 +74,11 @@ if __name__ == "__main__":
     given = parser.parse_args()
     try:
         main(given.model, given.rows)
+        # Here, so that a closed pipe is found before Python ends.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough. Python flushes once more when it ends, which leads nowhere now.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except ladm.LadmError as error:
         sys.exit(f"{sys.argv[0]}: {error}")

@@ -8,6 +8,7 @@ MODEL is a folder or Hub id of a causal language model with a tokenizer; each FI
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -35,5 +36,11 @@ if __name__ == "__main__":
     given = parser.parse_args()
     try:
         main(given.model, given.files)
+        # Here, so that a closed pipe is found before Python ends.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough. Python flushes once more when it ends, which leads nowhere now.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ladm.LadmError, OSError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")

@@ -428,6 +428,20 @@ def test_the_example_of_a_signal(talking: Path, mixed_rows: str, run_example: An
 
 
 @pytest.mark.parametrize("name", ["score_in_python.py", "own_signal.py"])
+def test_an_example_whose_reader_has_seen_enough_ends_quietly(
+    name: str, talking: Path, mixed_rows: str, tmp_path: Path
+) -> None:
+    (tmp_path / "d.txt").write_text(" ".join(f"w{k}" for k in range(600)))
+    last = tmp_path / "d.txt" if name == "score_in_python.py" else mixed_rows
+    end, start = os.pipe()
+    os.close(end)
+    words = [sys.executable, ROOT / "examples" / name, talking, last]
+    done = subprocess.run(words, stdout=start, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(start)
+    assert (done.returncode, "roken" in done.stderr, "Traceback" in done.stderr) == (141, False, False), done.stderr
+
+
+@pytest.mark.parametrize("name", ["score_in_python.py", "own_signal.py"])
 def test_an_example_without_arguments_shows_its_usage(
     name: str, run_example: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
