@@ -215,9 +215,9 @@ def test_the_same_host_in_two_runs(ladm: Command, save_rows: Any, golden: Any, t
     [
         (
             "host(rows.url)",
-            "--max-per 'host(rows.url)' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is",
+            "--max-per 'host(rows.url)' is not rows.COLUMN:N, such as rows.repo:3 or host(rows.url):3; N is",
         ),
-        ("host(rows.url):0", "--max-per 'host(rows.url):0' is not rows.COLUMN:N, such as rows.host:3 or host"),
+        ("host(rows.url):0", "--max-per 'host(rows.url):0' is not rows.COLUMN:N, such as rows.repo:3 or host"),
         (
             "site(rows.url):3",
             "--max-per site(rows.url):3: there is no function site; host(rows.url) is the host of a URL",

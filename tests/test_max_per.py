@@ -146,15 +146,15 @@ def test_bad_input_gets_one_line(run: Path, tmp_path: Path) -> None:
     for given, message in (
         (
             "rows.host",
-            "--max-per 'rows.host' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is at least 1",
+            "--max-per 'rows.host' is not rows.COLUMN:N, such as rows.repo:3 or host(rows.url):3; N is at least 1",
         ),
         (
             "rows.host:0",
-            "--max-per 'rows.host:0' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is at least 1",
+            "--max-per 'rows.host:0' is not rows.COLUMN:N, such as rows.repo:3 or host(rows.url):3; N is at least 1",
         ),
         (
             "rows.host:1.5",
-            "--max-per 'rows.host:1.5' is not rows.COLUMN:N, such as rows.host:3 or host(rows.url):3; N is at least 1",
+            "--max-per 'rows.host:1.5' is not rows.COLUMN:N, such as rows.repo:3 or host(rows.url):3; N is at least 1",
         ),
         (
             "meta.host:2",
@@ -163,7 +163,11 @@ def test_bad_input_gets_one_line(run: Path, tmp_path: Path) -> None:
         ),
         (
             "rows.:3",
-            "--max-per rows.:3: rows. is no column of the rows, whose names begin with rows., as in rows.host:3",
+            "--max-per rows.:3: rows. is no column of the rows, whose names begin with rows., as in rows.repo:3",
+        ),
+        (
+            "host:3",
+            "--max-per host:3: host is no column of the rows, whose names begin with rows., as in host(rows.url):3",
         ),
         (["rows.host:3", "rows.host:2"], "--max-per gives rows.host twice; give one number for each column"),
         ("rows.hots:3", f"{rows} has no column hots; did you mean host?"),

@@ -25,7 +25,7 @@ class CapManifest:
     """A cap of --max-per as the manifest repeats it."""
 
     column: str
-    """As the flag has it: rows.host, or host(rows.url)."""
+    """As the flag has it: rows.repo, or host(rows.url)."""
     most: int
     left_out: int
     """Rows that could not be selected, because `most` others of the same value rank higher."""

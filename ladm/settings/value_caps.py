@@ -1,6 +1,6 @@
 """The text of `--max-per` -> how many rows with the same value in a column a selection may take. No NumPy.
 
-rows.host:3              a column of the rows, or a key inside one
+rows.repo:3              a column of the rows, or a key inside one
 host(rows.url):3         the host of the URLs in one
 """
 
@@ -74,7 +74,7 @@ def _parse_cap(text: str) -> ValueCap:
     parts = _CAP.fullmatch(text.strip())
     if parts is None:
         raise UsageError(
-            f"--max-per {text!r} is not rows.COLUMN:N, such as rows.host:3 or {HOST}(rows.url):3; N is at least 1"
+            f"--max-per {text!r} is not rows.COLUMN:N, such as rows.repo:3 or {HOST}(rows.url):3; N is at least 1"
         )
     name, most = parts["column"].strip(), int(parts["most"])
     call = _CALL.fullmatch(name)
@@ -83,9 +83,9 @@ def _parse_cap(text: str) -> ValueCap:
     of, key = split_name(name)
     if of == ROWS and key:
         return ValueCap(name=name, most=most)
-    meant = f"{ROWS}.host" if of == ROWS else f"{ROWS}.{name}"
-    # Of a call that lacks a parenthesis the text is no column either.
-    meant = f"{HOST}({ROWS}.url)" if name.startswith(f"{HOST}(") else meant
+    meant = f"{ROWS}.repo" if of == ROWS else f"{ROWS}.{name}"
+    # Of a call that lacks a parenthesis the text is no column either, and few corpora have the hosts in a column.
+    meant = f"{HOST}({ROWS}.url)" if name == HOST or name.startswith(f"{HOST}(") else meant
     raise UsageError(
         f"--max-per {text}: {name} is no column of the rows, whose names begin with {ROWS}., as in {meant}:{most}"
     )
