@@ -21,7 +21,7 @@ if [ "${1-}" = --all ]; then
     if ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then
         echo "installing chromium for the tests of the report's page (once)" >&2
         { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 ||
-            echo "chromium cannot be installed here: tests/test_explorer_browser.py will be skipped" >&2
+            echo "chromium cannot be installed here: tests/report/test_explorer_browser.py will be skipped" >&2
     fi
 fi
 ruff check .
@@ -38,7 +38,7 @@ python scripts/check_prose.py > "$logs/prose" 2>&1 &
 jobs+=($!)
 # Types are those of the packages in constraints.txt; others declare theirs differently.
 if [ -z "${CONSTRAINTS-}" ]; then
-    mypy ladm examples/score_in_python.py examples/own_signal.py tests/typed_user.py > "$logs/types" 2>&1 &
+    mypy ladm examples/score_in_python.py examples/own_signal.py tests/support/typed_user.py > "$logs/types" 2>&1 &
     jobs+=($!)
 fi
 

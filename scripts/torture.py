@@ -23,7 +23,8 @@ from typing import Any
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 import crashes
 import survival
@@ -132,7 +133,7 @@ def command_kills(root: Path) -> dict[str, Any]:
 
 def damaged_files(_root: Path) -> dict[str, Any]:
     """500 flipped bits and 62 cuts in every kind of file that a command reads back."""
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/test_damage.py", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/faults/test_damage.py", "-p", "no:cacheprovider"]
     environment = os.environ | {"LADM_FLIPS": "500", "LADM_SEED": str(SEED)}
     done = subprocess.run(
         command, cwd=Path(__file__).resolve().parents[1], env=environment, capture_output=True, text=True, check=False

@@ -53,7 +53,7 @@ for part in $parts; do
     case $part in
         # Without the interpreter the Triton tests run their kernels on the device.
         tests) TRITON_INTERPRET=0 limited 400 "$python" -m pytest -q -rf -p no:benchmark -W ignore::pytest.PytestConfigWarning -m 'not slow' -n "${PYTEST_WORKERS:-6}" \
-                   tests/test_fused.py tests/test_attention.py tests/test_kernels.py tests/test_focus_columns.py ;;
+                   tests/modeling/test_fused.py tests/method/test_attention.py tests/method/test_kernels.py tests/method/test_focus_columns.py ;;
         forward) limited 230 "$python" scripts/bench/forward.py --shape "$shape" --tokens "$tokens" --device "$device" \
                    --dtype "$dtype" --short-tokens "${SHORT_TOKENS:-2048}" --output "$out/forward.jsonl" ${FORWARD_OPTIONS:-} ;;
         signals) limited 100 "$python" scripts/bench/signals.py --shape "$shape" --tokens "$tokens" --device "$device" \
