@@ -23,17 +23,14 @@ from typing import Any
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-
-import crashes
-import survival
-import test_survival
-import test_torture
-from fakes import fake_rows
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from ladm import __version__
 from ladm.corpus.rows.reading import Rows, open_rows
+from support import crashes, power_loss, survival
+from support.fakes import fake_rows
+from support.paths import GOLDEN, ROOT
+from support.word_tokenizers import words_tokenizer
 
 SEED = 0
 
@@ -84,16 +81,16 @@ def races(root: Path) -> dict[str, Any]:
 
 def state_machine(root: Path) -> dict[str, Any]:
     """2,000 stories of work, stops and lost power on a disk that forgets what was not synced."""
-    test_torture.run_machine(test_torture.power_loss_on(root), examples=2000)
+    power_loss.run_machine(power_loss.power_loss_on(root), examples=2000)
     return {"examples": 2000}
 
 
 def template_of(root: Path) -> Path:
     """Documents, a small model, rows, a run and a subset, on which every command works."""
     model = root / "model"
-    shutil.copytree(Path(__file__).resolve().parents[1] / "tests" / "data" / "golden", model)
+    shutil.copytree(GOLDEN, model)
     with_head(model)
-    test_survival.words_tokenizer(model)
+    words_tokenizer(model)
     # Built where the copies will be, because a run records where its rows and its model are.
     survival.build_world(root / "world", model)
     return (root / "world").rename(root / "template")
@@ -135,9 +132,7 @@ def damaged_files(_root: Path) -> dict[str, Any]:
     """500 flipped bits and 62 cuts in every kind of file that a command reads back."""
     command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/faults/test_damage.py", "-p", "no:cacheprovider"]
     environment = os.environ | {"LADM_FLIPS": "500", "LADM_SEED": str(SEED)}
-    done = subprocess.run(
-        command, cwd=Path(__file__).resolve().parents[1], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-5000:])
     files = re.findall(r"(\S+): (\d+) damages .*, (\d+) without effect", done.stdout)

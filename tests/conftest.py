@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import sys
@@ -17,6 +16,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
+
+from support.files import read_object
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 # A busy machine takes long for an example; how long it takes is no fault.
 settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,11 +34,6 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-DATA = Path(__file__).parent / "data"
-GOLDEN = DATA / "golden"
-SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu", "--span-tokens", "16")
-
-
 LONGEST = """
     engines pipeline check_in_python kernels score forecast runs survival train torture security focus id_lists
     scarce_resources damage run_in_python
@@ -45,15 +44,6 @@ LONGEST = """
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first."""
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
-
-
-def run_script(path: Path, *arguments: Any) -> None:
-    """Run a script as a program would be run, but in this process, where most of what it imports is loaded already."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-        # Python puts the folder of a program first.
-        patch.syspath_prepend(str(path.parent))
-        runpy.run_path(str(path), run_name="__main__")
 
 
 @pytest.fixture(scope="session")
@@ -182,9 +172,8 @@ def score_rows(
 @pytest.fixture(scope="session")
 def made_job(tmp_path_factory: pytest.TempPathFactory, talking_model: Path) -> Path:
     """A folder with a shard of documents, a model and a finished job of both; `whole` beside it is a copy."""
-    from test_pipeline import job_words, write_finepdfs
-
     from ladm.cli.main import main
+    from support.jobs import job_words, write_finepdfs
 
     folder = tmp_path_factory.mktemp("made") / "used"
     shutil.copytree(talking_model, folder / "talking")
@@ -233,35 +222,6 @@ def _cut_the_way_to_help(result: Result) -> None:
     result.stderr_bytes = head.encode()
 
 
-def topical_rows(golden: dict[str, Any], lengths: list[int]) -> list[dict[str, Any]]:
-    """Rows in the published format cut from the golden sequences."""
-    ids = golden["input_ids"]
-    return [
-        {
-            "text": f"document {k}",
-            "meta": {"pile_set_name": f"domain {k % 2}"},
-            "input_ids": ids[k % len(ids)][:length],
-            "index": k,
-        }
-        for k, length in enumerate(lengths)
-    ]
-
-
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object without its checksum: written again, it counts as a file from before there were any."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    content.pop("crc32", None)
-    return content
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl")}
-
-
 @pytest.fixture
 def short_rows(save_rows: Any, golden: dict[str, Any]) -> str:
     return str(save_rows(topical_rows(golden, [700, 512, 700, 650, 512, 700, 512])))
@@ -273,3 +233,37 @@ def _denormals() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A byte-level BPE tokenizer that puts a token of its own in front, as Llama's does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from support.documents import WORDS
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", core.token_to_id("<s>"))]
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>").save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Twelve documents as FinePDFs has them."""
+    from support.jobs import write_finepdfs
+
+    return write_finepdfs(tmp_path / "000_00000.parquet")

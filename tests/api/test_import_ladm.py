@@ -19,7 +19,6 @@ import pyarrow as pa
 import pytest
 import torch
 from click.testing import Result
-from conftest import GOLDEN, SMALL, read_lines, run_script, topical_rows
 
 import ladm
 from ladm.api.keywords import parse_keywords, spell_path
@@ -27,11 +26,14 @@ from ladm.settings.data import PrepareSettings
 from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
+from support.commands import run_script
+from support.documents import write_corpus
+from support.files import read_lines
+from support.models import METHOD, SMALL
+from support.paths import GOLDEN, ROOT
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
-ROOT = Path(__file__).parents[2]
-METHOD: dict[str, Any] = {"span_tokens": 16, "dtype": "float32", "device": "cpu"}
-"""`SMALL` as keyword arguments."""
 
 
 def python(code: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -347,20 +349,6 @@ def test_numbers_of_more_digits_than_python_writes(given: dict[str, Any]) -> Non
     name = next(iter(given)).replace("_", "-")
     with pytest.raises(ladm.LadmError, match=f"^--{name} is too large a number$"):
         ladm.select("run", tokens=1, output="subset", **given)
-
-
-def write_corpus(folder: Path) -> None:
-    """`corpus/`: documents of the words of the tiny tokenizer, as the page's examples read them."""
-    import gzip
-    import json
-
-    draw = np.random.default_rng(0)
-    (folder / "corpus").mkdir()
-    lines = []
-    for k in range(8):
-        text = " ".join(f"w{word}" for word in draw.integers(2, 300, 50 if k == 7 else 600))
-        lines.append(json.dumps({"text": text, "meta": {"pile_set_name": f"domain {k % 2}"}}))
-    (folder / "corpus" / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
 
 
 def test_the_examples_of_the_page_run_in_order(

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN
-from test_import_ladm import write_corpus
 
 import ladm
 from ladm.api.quiet import echo_to
 from ladm.corpus.preparation.tokenization import _tokenizer_threads
 from ladm.errors import InterruptedRunError, LadmWarning, LockedError, RowError
 from ladm.storage.interrupts import stop_on_signals
+from support.documents import write_corpus
+from support.paths import GOLDEN
 
 
 @pytest.fixture

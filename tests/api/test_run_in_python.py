@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, topical_rows
-from test_import_ladm import METHOD, write_corpus
 
 import ladm
 from ladm.runs.status import describe
+from support.documents import write_corpus
+from support.models import METHOD
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 

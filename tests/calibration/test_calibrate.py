@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import Result
-from conftest import GOLDEN, read_lines
-from test_calibration import own_packages
 
 from ladm.calibration.contrast import INTACT, contrast_set
 from ladm.calibration.contrast_rows import contrast_notes
@@ -29,6 +27,9 @@ from ladm.modeling.facts import model_facts
 from ladm.runs.folder import Run
 from ladm.settings.common import DOMAIN_KEY
 from ladm.settings.profiles import read_profile
+from support.files import read_lines
+from support.packages import own_packages
+from support.paths import GOLDEN
 
 Command = Callable[..., Result]
 

@@ -42,16 +42,12 @@ from ladm.calibration.sample import DocumentSample
 from ladm.calibration.signed_heads import fit_signed_heads, label_rows
 from ladm.errors import LadmError
 from ladm.selection.ranks import spearman
+from support.packages import own_packages
 
 
 def documents(count: int, tokens: int) -> list[Any]:
     """Document k holds k * 10^6 + position, so that every token shows where it is from."""
     return [k * 1_000_000 + np.arange(tokens) for k in range(count)]
-
-
-def own_packages(count: int) -> list[str]:
-    """Every document from a package of its own."""
-    return [f"package {k}" for k in range(count)]
 
 
 @given(st.integers(32, 50), st.integers(64, 200), st.integers(0, 5))

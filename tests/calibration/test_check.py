@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import GOLDEN
 
 from ladm.calibration import check_rows, contrast
 from ladm.calibration.check_result import CheckResult, draw_check
@@ -21,6 +20,7 @@ from ladm.calibration.estimates import Estimate
 from ladm.calibration.result import LayerResult
 from ladm.errors import StorageError
 from ladm.modeling.facts import model_facts
+from support.paths import GOLDEN
 
 Run = Callable[..., Result]
 

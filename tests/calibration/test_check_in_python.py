@@ -16,13 +16,13 @@ import matplotlib
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, read_object
 from safetensors.numpy import load_file, save_file
-from test_import_ladm import ROOT
 
 import ladm
 from ladm.calibration.check_result import CheckResult
 from ladm.settings.profiles import read_profile
+from support.files import read_object
+from support.paths import GOLDEN, ROOT
 
 Command = Callable[..., Result]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import topical_rows
 
 from ladm.cli.main import SECTIONS, main
+from support.rows import topical_rows
 
 
 def test_every_command_is_in_the_help_with_a_short_description(ladm: Any) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import GOLDEN
 
 import ladm
 from ladm.api.scored_run import ScoredRun
@@ -30,8 +29,8 @@ from ladm.settings.runs import InspectSettings
 from ladm.settings.score import ScoreSettings
 from ladm.settings.selection import SelectSettings
 from ladm.settings.training import TrainSettings
+from support.paths import GOLDEN, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Result]
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, topical_rows
-from test_pipeline import job_words, shard  # noqa: F401
 
 from ladm.storage import output_folder
+from support.jobs import job_words
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 ADDRESS = "s3://bucket/result"
@@ -114,7 +116,7 @@ def test_a_local_path_may_have_colons(
 
 def test_a_job_may_have_colons(
     ladm: Command,
-    shard: Path,  # noqa: F811
+    shard: Path,
     talking: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

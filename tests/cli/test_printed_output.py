@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_lines, topical_rows
 from datasets import ClassLabel, Dataset, Features, List, Value
-from test_row_checks import model
 
 from ladm.modeling.facts import model_facts
 from ladm.progress_bars import PreparingBar, ScoringBar
+from support.files import read_lines
+from support.models import SMALL, model
+from support.paths import ROOT
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
-ROOT = Path(__file__).parents[2]
 
 
 def log_of(log: Path, *arguments: Any) -> str:

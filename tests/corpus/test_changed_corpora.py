@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, topical_rows
-from test_pipeline import job_words, text_of
-from test_prepare import write_jsonl
-from test_prepare_corpora import prepare, record, rows_after, word_tokenizer  # noqa: F401
+
+from support.documents import write_jsonl
+from support.jobs import job_words, text_of
+from support.paths import GOLDEN
+from support.rows import topical_rows
+from support.word_documents import preparing, record, rows_after
 
 Command = Callable[..., Result]
 
 
+@pytest.fixture
+def prepare(ladm: Command, tmp_path: Path, word_tokenizer: Path) -> Command:
+    return preparing(ladm, tmp_path, word_tokenizer)
+
+
 def test_a_corpus_that_changed_is_refused_by_the_names_of_its_files(
-    prepare: Command, tmp_path: Path  # noqa: F811
+    prepare: Command, tmp_path: Path
 ) -> None:  # fmt: skip
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -46,7 +53,7 @@ def test_a_corpus_that_changed_is_refused_by_the_names_of_its_files(
     assert prepare(corpus).stderr.splitlines()[-1] == "  sources: and 7 more"
 
 
-def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_the_same_files_in_another_order_are_refused_as_such(prepare: Command, tmp_path: Path) -> None:
     files = [write_jsonl(tmp_path / f"{k}.jsonl", [record(k)]) for k in range(2)]
     assert prepare(*files).exit_code == 0
     assert prepare(*files[::-1]).stderr.splitlines()[1:] == [
@@ -61,7 +68,7 @@ WARNING = (
 )
 
 
-def test_a_key_that_looks_like_an_id_is_named(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_key_that_looks_like_an_id_is_named(prepare: Command, tmp_path: Path) -> None:
     own = [record(k) | {"doc_id": f"A{k}", "parent_id": "B", "url": f"https://c/{k}"} for k in range(3)]
     source = write_jsonl(tmp_path / "own.jsonl", own)
     hint = "ids       no id found, but doc_id, such as A0; to store it with the scores, give --id-key doc_id"
@@ -75,7 +82,7 @@ def test_a_key_that_looks_like_an_id_is_named(prepare: Command, tmp_path: Path) 
 
 
 def test_a_name_for_documents_without_a_domain_replaces_no_other_in_silence(
-    prepare: Command, tmp_path: Path  # noqa: F811
+    prepare: Command, tmp_path: Path
 ) -> None:  # fmt: skip
     plain = {"text": record(0)["text"]}
     own = [
@@ -131,7 +138,7 @@ def test_what_a_command_warns_of_is_a_warning_in_python(save_rows: Any, golden: 
     )
 
 
-def test_a_warning_of_prepare_reaches_a_caller_in_python(word_tokenizer: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_warning_of_prepare_reaches_a_caller_in_python(word_tokenizer: Path, tmp_path: Path) -> None:
     import ladm as package
 
     source = write_jsonl(tmp_path / "d.jsonl", [{"text": record(0)["text"], "pile_set_name": "b"}])

@@ -13,40 +13,21 @@ import pytest
 from click.testing import Result
 from datasets import Dataset
 from fsspec.implementations.local import LocalFileSystem
-from test_prepare import Command, document, rows_of, tokenizer, write_jsonl  # noqa: F401
 
 from ladm.corpus.preparation import sealing as sealing_module
+from support.commands import Command
+from support.documents import corpus, document, write_jsonl
+from support.rows import rows_of
+from support.stopped_preparation import before_block
 
 Prepare = Callable[..., Result]
 BLOCK = 3
 
 
 @pytest.fixture
-def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:  # noqa: F811
+def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", BLOCK)
     return lambda *words: ladm("prepare", *words, "--tokenizer", tokenizer, "--length", "40", "-o", tmp_path / "rows")
-
-
-def corpus(folder: Path, files: int = 3) -> list[Path]:
-    """Files of four documents each."""
-    folder.mkdir()
-    paths = [folder / f"{k}.jsonl" for k in range(files)]
-    for k, path in enumerate(paths):
-        write_jsonl(path, [document(4 * k + i, 60 + k) for i in range(4)])
-    return paths
-
-
-def before_block(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], object]) -> None:
-    """Do something before a block is sealed, when its documents have been read; blocks count from 0."""
-    real, sealed = sealing_module.seal_block, []
-
-    def seal_block(*words: Any, **named: Any) -> Any:
-        if len(sealed) == number:
-            action()
-        sealed.append(None)
-        return real(*words, **named)
-
-    monkeypatch.setattr(sealing_module, "seal_block", seal_block)
 
 
 def message(path: Path) -> str:

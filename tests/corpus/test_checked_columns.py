@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from damage import damages_of
 from datasets import Dataset
-from test_prepare import Command, tokenizer  # noqa: F401
 
 from ladm.corpus.files.checked_columns import checked
+from support.commands import Command
+from support.damage import damages_of
 
 FLIPS = int(os.environ.get("LADM_FLIPS", "8"))
 
@@ -125,7 +125,7 @@ def damaged(tmp_path: Path) -> Path:
     return path.parent
 
 
-def test_documents_of_a_damaged_data_set(ladm: Command, tokenizer: str, damaged: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_documents_of_a_damaged_data_set(ladm: Command, tokenizer: str, damaged: Path, tmp_path: Path) -> None:
     words = ("--tokenizer", tokenizer, "--length", "4", "-o", tmp_path / "new", "--max-bad-files", "0")
     result = ladm("prepare", damaged, *words)
     assert result.exit_code == 74, result.output

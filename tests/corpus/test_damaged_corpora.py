@@ -13,16 +13,21 @@ import pytest
 from click.testing import CliRunner, Result
 from datasets import Dataset, DatasetDict
 from fsspec.implementations.memory import MemoryFileSystem
-from test_prepare import write_jsonl
-from test_prepare_corpora import LENGTH, prepare, record, rows_after, word_tokenizer, words  # noqa: F401
 from tokenizers import Tokenizer
 
 from ladm.cli.main import main
+from support.documents import write_jsonl
+from support.word_documents import LENGTH, preparing, record, rows_after, words
 
 Command = Callable[..., Result]
 
 
-def test_a_misspelt_id_key_stops_and_lists_the_keys(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+@pytest.fixture
+def prepare(ladm: Command, tmp_path: Path, word_tokenizer: Path) -> Command:
+    return preparing(ladm, tmp_path, word_tokenizer)
+
+
+def test_a_misspelt_id_key_stops_and_lists_the_keys(prepare: Command, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", [record(k, name=f"n{k}") for k in range(3)])
     result = prepare(source, "--id-key", "nam")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
@@ -43,7 +48,7 @@ BESIDE = ["LICENSE", "README", "README.md", "LICENSE.txt", "NOTICE", ".gitattrib
 
 @pytest.mark.parametrize("name", BESIDE)
 def test_files_beside_data_that_the_shell_names_are_left_out(
-    prepare: Command, tmp_path: Path, name: str  # noqa: F811
+    prepare: Command, tmp_path: Path, name: str
 ) -> None:  # fmt: skip
     source = write_jsonl(tmp_path / "a.jsonl", [record(k) for k in range(2)])
     beside = tmp_path / name
@@ -56,7 +61,7 @@ def test_files_beside_data_that_the_shell_names_are_left_out(
     assert alone.exit_code == 1, alone.output
 
 
-def test_a_table_that_is_not_read_is_refused_beside_data(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_table_that_is_not_read_is_refused_beside_data(prepare: Command, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [record(0)])
     for name in ("b.csv", "b.tar.gz"):
         (tmp_path / name).write_text("text\nhalf of the corpus\n")
@@ -66,7 +71,7 @@ def test_a_table_that_is_not_read_is_refused_beside_data(prepare: Command, tmp_p
 
 @pytest.mark.parametrize("piped", [False, True])
 def test_a_line_beyond_all_bounds_is_one_document_less(
-    prepare: Command, word_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool  # noqa: F811
+    prepare: Command, word_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ladm.corpus.files.compressed.MOST_DOCUMENT_BYTES", 2000)
     monkeypatch.setattr("ladm.corpus.files.compressed._CHUNK", 64)
@@ -113,7 +118,7 @@ def damaged_parquet(path: Path, records: list[dict[str, Any]], *, group: int) ->
 
 
 def test_damage_in_a_remote_file_leaves_out_that_file_whole(
-    prepare: Command, tmp_path: Path, remote: Store, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Command, tmp_path: Path, remote: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     parts = {name: [record(10 * k + n) for n in range(8)] for k, name in enumerate("abc", 1)}
@@ -136,7 +141,7 @@ def test_damage_in_a_remote_file_leaves_out_that_file_whole(
 
 
 def test_a_broken_connection_is_no_damage(
-    prepare: Command, tmp_path: Path, remote: Store, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Command, tmp_path: Path, remote: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """What was made of the file stays, and the same command goes on behind it."""
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
@@ -160,7 +165,7 @@ def test_a_broken_connection_is_no_damage(
 
 @pytest.mark.parametrize("place", ["local", "remote"])
 def test_parquet_with_two_columns_of_text_is_one_file_less(
-    prepare: Command, tmp_path: Path, remote: Store, place: str  # noqa: F811
+    prepare: Command, tmp_path: Path, remote: Store, place: str
 ) -> None:  # fmt: skip
     folder = tmp_path / "d"
     folder.mkdir()
@@ -178,7 +183,7 @@ def test_parquet_with_two_columns_of_text_is_one_file_less(
 @pytest.mark.parametrize("damage", ["torn", "torn between batches", "empty", "missing"])
 @pytest.mark.parametrize("kind", ["data set", "dictionary"])
 def test_a_torn_shard_of_a_saved_data_set_is_one_file_less(
-    prepare: Command, tmp_path: Path, damage: str, kind: str  # noqa: F811
+    prepare: Command, tmp_path: Path, damage: str, kind: str
 ) -> None:  # fmt: skip
     made = Dataset.from_list([record(k) for k in range(8)])
     saved = tmp_path / "saved"
@@ -203,7 +208,7 @@ def test_a_torn_shard_of_a_saved_data_set_is_one_file_less(
     assert prepare(saved, output="nothing").exit_code == 74
 
 
-def test_rows_made_with_other_flags_are_refused_by_their_flags(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_rows_made_with_other_flags_are_refused_by_their_flags(prepare: Command, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", [record(k, name=f"n{k}") for k in range(3)])
     other = write_jsonl(tmp_path / "e.jsonl", [record(k) for k in range(3)])
     assert prepare(source).exit_code == 0
@@ -226,7 +231,7 @@ def test_rows_made_with_other_flags_are_refused_by_their_flags(prepare: Command,
 
 
 def test_saved_padding_makes_no_other_tokenizer(
-    prepare: Command, word_tokenizer: Path, tmp_path: Path  # noqa: F811
+    prepare: Command, word_tokenizer: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     source = write_jsonl(tmp_path / "d.jsonl", [record(k) for k in range(3)])
     assert prepare(source).exit_code == 0

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """`ladm.prepare` of documents that a program holds: lists, iterators, tables and data sets give the same rows."""
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
-from test_prepare import tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import rows_of, text
 
 import ladm
 from ladm.corpus.preparation.blocks import REASONS
+from support.documents import write_jsonl
+from support.long_documents import text
+from support.rows import rows_of
 
 DOCUMENTS = [
     {"text": text(k), "domain": "web" if k % 2 else "code", "id": k, "quality": k / 4, "label": f"l{k % 3}"}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import read_object
-from test_prepare import tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import prepare, text  # noqa: F401
 
 from ladm.corpus.preparation import domain_counts, report
+from support.documents import write_jsonl
+from support.files import read_object
+from support.long_documents import text
 
 Prepare = Callable[..., Result]
 DOMAINS = ["web", "code", "web", None, "web", "code\n\x1b[2J", "web", None, None, "code"]
@@ -31,7 +31,7 @@ def domain_lines(result: Result) -> list[str]:
 
 
 def test_rows_and_tokens_of_each_domain_are_printed(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     command = (corpus(tmp_path / "d.jsonl"), "--domain-key", "domain", "--domain", "rest")
@@ -49,7 +49,7 @@ def test_rows_and_tokens_of_each_domain_are_printed(
     assert json.loads(prepare(*command, "--json").stdout)["domains"] == found
 
 
-def test_only_rows_within_the_limit_are_counted(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_only_rows_within_the_limit_are_counted(prepare: Prepare, tmp_path: Path) -> None:
     command = (corpus(tmp_path / "d.jsonl"), "--domain-key", "domain", "--domain", "rest", "--windows", 2)
     assert domain_lines(prepare(*command, "--limit", 5)) == [
         "domain                3  rows, 120 tokens: web", "domain                2  rows, 80 tokens: code",
@@ -57,13 +57,13 @@ def test_only_rows_within_the_limit_are_counted(prepare: Prepare, tmp_path: Path
     assert "domain                8  rows, 320 tokens: web" in domain_lines(prepare(*command))
 
 
-def test_a_single_domain_is_no_news(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_a_single_domain_is_no_news(prepare: Prepare, tmp_path: Path) -> None:
     source = corpus(tmp_path / "d.jsonl")
     assert domain_lines(prepare(source, "--domain-key", "none")) == []
 
 
 def test_of_many_domains_the_largest_are_named(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr(report, "DOMAINS_SHOWN", 2)
     monkeypatch.setattr(domain_counts, "MOST_NAMED", 3)
@@ -77,7 +77,7 @@ def test_of_many_domains_the_largest_are_named(
     assert found == {"number": 5, "largest": {"a": 3, "c": 3, "b": 1}}
 
 
-def test_rows_of_a_version_that_counted_no_domains(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_rows_of_a_version_that_counted_no_domains(prepare: Prepare, tmp_path: Path) -> None:
     command = (corpus(tmp_path / "d.jsonl"), "--domain-key", "domain", "--domain", "rest")
     prepare(*command)
     path = tmp_path / "rows/prepare.json"

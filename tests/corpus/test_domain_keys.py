@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL
-from test_prepare import tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import prepare, rows_of, text  # noqa: F401
+
+from support.documents import write_jsonl
+from support.long_documents import text
+from support.models import SMALL
+from support.rows import rows_of
 
 Prepare = Callable[..., Result]
 OWN = [
@@ -29,7 +31,7 @@ def domains_in(folder: Path) -> list[str]:
 
 
 def test_the_field_domain_is_used_where_the_default_key_is_missing(
-    prepare: Prepare, tmp_path: Path  # noqa: F811
+    prepare: Prepare, tmp_path: Path
 ) -> None:  # fmt: skip
     result = prepare(write_jsonl(tmp_path / "d.jsonl", OWN))
     assert result.exit_code == 0, result.output
@@ -38,7 +40,7 @@ def test_the_field_domain_is_used_where_the_default_key_is_missing(
     assert [row["original_domain"] for row in rows_of(tmp_path / "rows")] == [None, None, "unused", "unused"]
 
 
-def test_a_name_is_for_documents_without_either(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_a_name_is_for_documents_without_either(prepare: Prepare, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", [*OWN, {"text": text(4)}, {"text": text(5), "domain": None}])
     refused = prepare(source)
     assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
@@ -56,14 +58,14 @@ def test_a_name_is_for_documents_without_either(prepare: Prepare, tmp_path: Path
      "number"), ({"meta": {"pile_set_name": None}}, "domain other than null")],
 )  # fmt: skip
 def test_a_document_without_either_is_described(
-    prepare: Prepare, tmp_path: Path, fields: dict[str, Any], missing: str  # noqa: F811
+    prepare: Prepare, tmp_path: Path, fields: dict[str, Any], missing: str
 ) -> None:  # fmt: skip
     result = prepare(write_jsonl(tmp_path / "d.jsonl", [{"text": text(0)} | fields]))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"ladm: the only document has no meta.pile_set_name or {missing}; the keys are ")
 
 
-def test_another_key_is_the_only_difference_that_is_shown(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_another_key_is_the_only_difference_that_is_shown(prepare: Prepare, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "d.jsonl", OWN[:2])
     assert prepare(source).exit_code == 0
     refused = prepare(source, "--domain-key", "domain")
@@ -73,7 +75,7 @@ def test_another_key_is_the_only_difference_that_is_shown(prepare: Prepare, tmp_
 
 
 def test_without_domain_keys_all_documents_are_one_domain(
-    ladm: Prepare, prepare: Prepare, tmp_path: Path  # noqa: F811
+    ladm: Prepare, prepare: Prepare, tmp_path: Path
 ) -> None:  # fmt: skip
     source = write_jsonl(
         tmp_path / "d.jsonl", [each | {"text": text(k, 400)} for k, each in enumerate([*OWN, {"none": "n"}])]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import read_lines, read_object
-from test_prepare import Killed, die_after, tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import prepare, text  # noqa: F401
+
+from support.documents import write_jsonl
+from support.files import read_lines, read_object
+from support.long_documents import text
+from support.stopped_preparation import Killed, die_after
 
 Prepare = Callable[..., Result]
 LONG = 128
@@ -36,7 +38,7 @@ def flags(source: Path) -> tuple[Any, ...]:
     return source, "--length", LONG, "--domain-key", "domain"
 
 
-def test_every_dropped_document_is_listed(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_every_dropped_document_is_listed(prepare: Prepare, tmp_path: Path) -> None:
     source = corpus(tmp_path / "d.jsonl")
     (tmp_path / "b.jsonl").write_text('[\n{"text": "a"}\n]\n')
     result = prepare(tmp_path / "b.jsonl", *flags(source))
@@ -63,7 +65,7 @@ def test_every_dropped_document_is_listed(prepare: Prepare, tmp_path: Path) -> N
     assert sum(as_json["documents"].values()) == 9
 
 
-def test_nothing_dropped_is_an_empty_list(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_nothing_dropped_is_an_empty_list(prepare: Prepare, tmp_path: Path) -> None:
     result = prepare(*flags(write_jsonl(tmp_path / "d.jsonl", [document(0)])))
     assert (tmp_path / "rows/dropped.jsonl").read_bytes() == b""
     assert "dropped.jsonl" not in result.output
@@ -71,7 +73,7 @@ def test_nothing_dropped_is_an_empty_list(prepare: Prepare, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("stop_at", range(8))
 def test_a_killed_and_resumed_preparation_lists_the_same(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = corpus(tmp_path / "d.jsonl")
@@ -89,7 +91,7 @@ def test_a_killed_and_resumed_preparation_lists_the_same(
 
 
 def test_a_preparation_that_grew_lists_the_same(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 2)
     source = corpus(tmp_path / "d.jsonl")
@@ -103,7 +105,7 @@ def test_a_preparation_that_grew_lists_the_same(
     assert (tmp_path / "rows/dropped.jsonl").read_bytes() == (tmp_path / "whole/dropped.jsonl").read_bytes()
 
 
-def test_documents_behind_the_last_row_are_not_counted(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_documents_behind_the_last_row_are_not_counted(prepare: Prepare, tmp_path: Path) -> None:
     source = corpus(tmp_path / "d.jsonl")
     result = prepare(*flags(source), "--limit", 2)
     # The documents before that with the last row: too short, a copy of the first, no JSON.
@@ -130,13 +132,13 @@ def test_documents_behind_the_last_row_are_not_counted(prepare: Prepare, tmp_pat
     assert read_object(tmp_path / "rows/prepare.json")["counts"] == counted
 
 
-def test_an_id_beyond_all_bounds_is_left_out_of_the_list(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_an_id_beyond_all_bounds_is_left_out_of_the_list(prepare: Prepare, tmp_path: Path) -> None:
     records = [document(0), document(1, 2) | {"id": "x" * 1001}]
     assert prepare(*flags(write_jsonl(tmp_path / "d.jsonl", records))).exit_code == 0
     assert "id" not in read_lines(tmp_path / "rows/dropped.jsonl")[0]
 
 
-def test_the_list_is_no_document_of_a_later_corpus(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_the_list_is_no_document_of_a_later_corpus(prepare: Prepare, tmp_path: Path) -> None:
     source = corpus(tmp_path / "c.jsonl")
     assert prepare(*flags(source), "--output", tmp_path / "first").exit_code == 0
     found = prepare(*flags(Path(f"{tmp_path}/**/*.jsonl")), "--output", tmp_path / "second")

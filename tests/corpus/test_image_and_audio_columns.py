@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
 from datasets import Audio, Dataset, Features, Image, Json, LargeList, List, Value
 
 from ladm.cli.main import main
 from ladm.corpus.files.data_set import load_split
 from ladm.corpus.rows.reading import open_rows
+from support.models import SMALL
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 SECRET = "no output may hold this sentence"

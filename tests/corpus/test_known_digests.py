@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from test_verify import flip
 
 from ladm.corpus.rows.identity import RowDigests
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import StorageError
 from ladm.storage.json_object import json_with_checksum
+from support.files import flip
 
 
 class Reads:

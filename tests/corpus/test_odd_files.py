@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
-from conftest import SMALL
 from datasets import Array2D, Dataset, Features, Value
-from test_prepare import tokenizer  # noqa: F401
-from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
+
+from support.long_documents import long_document
+from support.models import SMALL
+from support.rows import rows_of
 
 Command = Callable[..., Result]
 TWO = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(2))
@@ -50,7 +51,7 @@ TO_UTF_8 = "if it is Latin-1 or Windows-1252, convert it: iconv -f WINDOWS-1252 
         ("no newline.json", TWO.rstrip()),
     ],
 )
-def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, content: bytes) -> None:  # noqa: F811
+def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     result = prepare(tmp_path / name)
     assert result.exit_code == 0, result.output
@@ -75,7 +76,7 @@ def test_files_that_are_read(prepare: Command, tmp_path: Path, name: str, conten
     ],
 )
 def test_files_that_are_left_out(
-    prepare: Command, tmp_path: Path, name: str, content: bytes, message: str  # noqa: F811
+    prepare: Command, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:  # fmt: skip
     folder = tmp_path / "d"
     folder.mkdir()
@@ -91,7 +92,7 @@ def test_files_that_are_left_out(
     assert left_out in result.stdout.splitlines()
 
 
-def test_several_files_none_of_which_can_be_read(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_several_files_none_of_which_can_be_read(prepare: Command, tmp_path: Path) -> None:
     names = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
     for name in names:
         name.write_bytes(b"caf\xe9")
@@ -102,7 +103,7 @@ def test_several_files_none_of_which_can_be_read(prepare: Command, tmp_path: Pat
     assert result.stderr == f"{warnings}ladm: {problems[0]}; 2 other files cannot be read either\n"
 
 
-def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(TWO)
@@ -118,7 +119,7 @@ def test_names_that_are_not_utf8(prepare: Command, tmp_path: Path) -> None:  # n
     )
 
 
-def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path) -> None:
     start = TWO.splitlines()[0][:-1] + b', "d": '
     deep, deepest = (start + b"[" * n + b"]" * n + b"}\n" for n in (202, 201))
     meta = b'{"text": "a", "meta": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}\n"
@@ -131,7 +132,7 @@ def test_a_document_nested_too_deep_is_dropped(prepare: Command, tmp_path: Path)
 
 @pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a": ', "}")])
 def test_a_meta_nested_deeper_than_arrow_writes_is_text(
-    prepare: Command, tmp_path: Path, start: str, end: str  # noqa: F811
+    prepare: Command, tmp_path: Path, start: str, end: str
 ) -> None:  # fmt: skip
     for levels, kind in ((40, dict), (41, str), (199, str)):
         meta = '{"pile_set_name": "d", "x": ' + start * levels + "1" + end * levels + "}"
@@ -144,7 +145,7 @@ def test_a_meta_nested_deeper_than_arrow_writes_is_text(
         assert (found[0] if kind is dict else json.loads(found[0])) == json.loads(meta)
 
 
-def test_a_zero_character_in_the_name_of_a_field(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_zero_character_in_the_name_of_a_field(prepare: Command, tmp_path: Path) -> None:
     """Arrow would end the names there, so that two of them are the same."""
     meta = {"pile_set_name": "d", "x\0y": 1, "x\0z": {"a\0": 2}}
     document = long_document(0) | {"meta": meta, "\0": 3, "b\0c": 4, "b\0d": "e\0f"}
@@ -156,14 +157,14 @@ def test_a_zero_character_in_the_name_of_a_field(prepare: Command, tmp_path: Pat
     assert (found["\ufffd"], found["b\ufffdc"], found["b\ufffdd"]) == (3, 4, "e\0f")
 
 
-def test_a_mark_in_front_of_a_text_is_no_part_of_it(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_mark_in_front_of_a_text_is_no_part_of_it(prepare: Command, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + long_document(0)["text"].encode())
     assert prepare(tmp_path / "a.txt", "--domain", "x").exit_code == 0
     assert rows_of(tmp_path / "rows")[0]["text"].startswith(long_document(0)["text"][:10])
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.large_string(), pa.string_view(), "dictionary"])
-def test_types_of_text_in_parquet(prepare: Command, tmp_path: Path, kind: Any) -> None:  # noqa: F811
+def test_types_of_text_in_parquet(prepare: Command, tmp_path: Path, kind: Any) -> None:
     texts = pa.array([long_document(0)["text"]])
     texts = texts.dictionary_encode() if kind == "dictionary" else texts.cast(kind)
     pq.write_table(pa.table({"text": texts, "kind": ["a"]}), tmp_path / "d.parquet")
@@ -172,7 +173,7 @@ def test_types_of_text_in_parquet(prepare: Command, tmp_path: Path, kind: Any) -
     assert len(rows_of(tmp_path / "rows")) == 1
 
 
-def test_a_table_without_a_column_that_is_read(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_table_without_a_column_that_is_read(prepare: Command, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"a", b"b"]}), tmp_path / "images.parquet")
     (tmp_path / "d.jsonl").write_bytes(TWO)
     result = prepare(tmp_path / "images.parquet", tmp_path / "d.jsonl", "--domain", "x")
@@ -186,7 +187,7 @@ def test_a_table_without_a_column_that_is_read(prepare: Command, tmp_path: Path)
     assert [row["document"] for row in rows_of(tmp_path / "rows")] == [2, 3]
 
 
-def test_columns_of_one_name(prepare: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_columns_of_one_name(prepare: Command, tmp_path: Path) -> None:
     texts = pa.array([long_document(0)["text"]])
     one, two = pa.array(["a"]), pa.array(["b"])
     pq.write_table(pa.Table.from_arrays([texts, one, two], names=["text", "k", "k"]), tmp_path / "d.parquet")

@@ -13,62 +13,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from click.testing import Result
-from datasets import Dataset, DatasetDict, load_from_disk
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerFast
 
 from ladm.corpus.documents import groups as groups_module
 from ladm.corpus.preparation import blocks as blocks_module
 from ladm.corpus.preparation import prepare as prepare_module
 from ladm.corpus.preparation import sealing as sealing_module
+from support.documents import DOCUMENTS, document, write_jsonl
+from support.rows import rows_of
+from support.stopped_preparation import Killed, die_after
 
 Command = Callable[..., Result]
-WORDS = "the quick brown fox jumps over a lazy dog and then goes home to sleep until the next day é ".split()
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A byte-level BPE tokenizer that puts a token of its own in front, as Llama's does."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator([" ".join(WORDS)] * 4, trainer)
-    core.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", core.token_to_id("<s>"))]
-    )
-    folder = tmp_path_factory.mktemp("tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>").save_pretrained(str(folder))
-    return str(folder)
-
-
-def document(k: int, words: int) -> dict[str, Any]:
-    text = " ".join(WORDS[(k + i) % len(WORDS)] for i in range(words))
-    return {"text": text, "meta": {"pile_set_name": "ab"[k % 2], "k": k}}
-
-
-DOCUMENTS = [document(k, 40 + 10 * (k % 3)) for k in range(6)]
-
-
-def write_jsonl(path: Path, records: list[Any]) -> Path:
-    data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
-    if path.suffix == ".gz":
-        data = gzip.compress(data)
-    elif path.suffix == ".zst":
-        data = zstandard.ZstdCompressor().compress(data)
-    path.write_bytes(data)
-    return path
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return list(load_from_disk(str(folder))["train"])
 
 
 def without_source(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -242,24 +199,6 @@ def test_metas_with_different_keys_share_one_schema(
     ladm("prepare", source, "--tokenizer", tokenizer, "--output", tmp_path / "rows", "--length", "40")
     expected = [{"x": None, "y": None} | meta for meta in metas]
     assert [row["meta"] for row in rows_of(tmp_path / "rows")] == expected
-
-
-class Killed(BaseException):
-    """In place of the end of the process."""
-
-
-def die_after(patch: pytest.MonkeyPatch, writes: int) -> None:
-    """Let `ladm prepare` write this many files, blocks among them, and die at the next one."""
-    left, real = [None] * writes, blocks_module.replacing
-
-    def counted(*arguments: Any) -> Any:
-        if not left:
-            raise Killed
-        left.pop()
-        return real(*arguments)
-
-    patch.setattr(blocks_module, "replacing", counted)
-    patch.setattr("ladm.storage.files.replacing", counted)
 
 
 @pytest.mark.parametrize("stop_at", range(9))

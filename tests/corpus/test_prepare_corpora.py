@@ -6,52 +6,22 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zstandard
 from click.testing import Result
 from datasets import ClassLabel, Dataset, Features, Value
-from test_prepare import rows_of, write_jsonl
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+
+from support.documents import write_jsonl
+from support.word_documents import LENGTH, VOCABULARY, preparing, record, rows_after, words
 
 Command = Callable[..., Result]
-VOCABULARY = ["<pad>", "<s>", "<unk>", *(f"w{k}" for k in range(90))]
-LENGTH = 32
-
-
-def words(seed: int, count: int = 60) -> str:
-    return " ".join(f"w{(seed * 11 + k * (seed + 3)) % 90}" for k in range(count))
-
-
-def record(k: int, **more: Any) -> dict[str, Any]:
-    return {"text": words(k), "meta": {"pile_set_name": "ab"[k % 2]}} | more
 
 
 @pytest.fixture
-def word_tokenizer(tmp_path: Path) -> Path:
-    """One token a word, and nothing added in front."""
-    backend = Tokenizer(models.WordLevel({word: k for k, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    folder = tmp_path / "tokenizer"
-    special = {"bos_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(str(folder))
-    return folder
-
-
-@pytest.fixture
-def prepare(ladm: Command, word_tokenizer: Path, tmp_path: Path) -> Command:
-    def run(*arguments: Any, output: str = "rows", tokenizer: Any = word_tokenizer) -> Result:
-        flags = ("--tokenizer", tokenizer, "--length", LENGTH, "--output", tmp_path / output)
-        return ladm("prepare", *arguments, *flags)
-
-    return run
-
-
-def rows_after(result: Result, folder: Path) -> list[dict[str, Any]]:
-    assert result.exit_code == 0, result.output
-    return rows_of(folder)
+def prepare(ladm: Command, tmp_path: Path, word_tokenizer: Path) -> Command:
+    return preparing(ladm, tmp_path, word_tokenizer)
 
 
 @pytest.mark.parametrize("bos", ["--bos", "--no-bos"])

@@ -17,35 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
-from conftest import SMALL, read_lines
-from datasets import Dataset, load_from_disk
-from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
+from datasets import Dataset
 
 from ladm.corpus.files.meta import plain, value_at
 from ladm.corpus.preparation.duplicates import SHORT_ROW_TOKENS
 from ladm.corpus.preparation.encoding import window_starts
 from ladm.corpus.preparation.tokenization import Tokenizer
 from ladm.selection.windows import Windows, first_of_each
+from support.documents import DOCUMENTS, write_jsonl
+from support.files import read_lines
+from support.long_documents import long_document, text
+from support.models import SMALL
+from support.rows import rows_of
 
 Command = Callable[..., Result]
-WORDS = "river stone garden market engine letter window copper valley signal harbour method".split()
-
-
-def text(seed: int, words: int = 120) -> str:
-    return " ".join(f"{WORDS[(seed * 7 + k) % len(WORDS)]} {k * k + seed}" for k in range(words))
-
-
-@pytest.fixture
-def prepare(ladm: Command, tokenizer: str, tmp_path: Path) -> Callable[..., Result]:  # noqa: F811
-    def run(*arguments: Any, output: str = "rows") -> Result:
-        flags = ("--tokenizer", tokenizer, "--length", "40", "--output", tmp_path / output)
-        return ladm("prepare", *flags, *arguments)
-
-    return run
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return list(load_from_disk(str(folder))["train"])
 
 
 def test_columns_of_a_document_are_carried(prepare: Callable[..., Result], tmp_path: Path) -> None:
@@ -156,10 +141,6 @@ def test_which_windows_repeat_a_better_one() -> None:
     for order, repeating in (([0, 1, 2, 3, 4, 5], [3]), ([5, 3, 2, 4, 1, 0], [0])):
         found = windows.repeating(np.array(order), np.full(6, 100))
         assert [row for row, is_repeating in zip(order, found, strict=True) if is_repeating] == repeating
-
-
-def long_document(k: int) -> dict[str, Any]:
-    return {"text": text(k), "meta": {"pile_set_name": "ab"[k % 2]}}
 
 
 def test_copies_are_dropped_and_counted(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import read_object
-from test_prepare import tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import prepare, text  # noqa: F401
+
+from support.documents import write_jsonl
+from support.files import read_object
+from support.long_documents import text
 
 Prepare = Callable[..., Result]
 IDS = ["a", "b", None, "b", 7, None, "short", "short", "7", "b"]
@@ -30,7 +31,7 @@ def same_id(result: Result) -> str:
 
 
 def test_repeated_ids_are_reported(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     source = corpus(tmp_path / "d.jsonl")
@@ -48,7 +49,7 @@ def test_repeated_ids_are_reported(
 
 
 def test_ids_beyond_the_limit_and_of_windows_are_not_repeated(
-    prepare: Prepare, tmp_path: Path  # noqa: F811
+    prepare: Prepare, tmp_path: Path
 ) -> None:  # fmt: skip
     source = corpus(tmp_path / "d.jsonl")
     command: tuple[Any, ...] = (source, "--domain-key", "domain", "--windows", 2)
@@ -60,7 +61,7 @@ def test_ids_beyond_the_limit_and_of_windows_are_not_repeated(
     assert read_object(tmp_path / "unique/prepare.json")["repeated_ids"] is None
 
 
-def test_an_id_cannot_rewrite_the_terminal(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_an_id_cannot_rewrite_the_terminal(prepare: Prepare, tmp_path: Path) -> None:
     records = [{"text": text(k), "id": "x\n\x1b[2J" + "y" * 100, "domain": "d"} for k in range(2)]
     line = same_id(prepare(write_jsonl(tmp_path / "d.jsonl", records), "--domain-key", "domain"))
     assert f"such as x??[2J{'y' * 33}… (" in line

@@ -13,11 +13,11 @@ import fsspec
 import pytest
 from click.testing import Result
 from datasets import Dataset
-from test_pipeline import job_words, shard  # noqa: F401
-from test_prepare import tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import long_document, prepare  # noqa: F401
 
 from ladm.corpus.files.skipped import SkippedFiles
+from support.documents import write_jsonl
+from support.jobs import job_words
+from support.long_documents import long_document
 
 Prepare = Callable[..., Result]
 
@@ -28,7 +28,7 @@ def lines_about(result: Result, name: str) -> list[str]:
 
 
 def test_files_of_other_kinds_are_counted_in_one_line(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d/sub/.cache").mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_files_of_other_kinds_are_counted_in_one_line(
     )
 
 
-def test_files_of_other_kinds_in_a_store(prepare: Prepare, tmp_path: Path) -> None:  # noqa: F811
+def test_files_of_other_kinds_in_a_store(prepare: Prepare, tmp_path: Path) -> None:
     system = fsspec.filesystem("memory")
     try:
         source = write_jsonl(tmp_path / "d.jsonl", [long_document(0)])
@@ -84,7 +84,7 @@ def test_many_kinds_stay_one_short_line() -> None:
 
 
 def test_a_job_inside_its_own_source_resumes(
-    ladm: Callable[..., Result], shard: Path, talking: Path, tmp_path: Path  # noqa: F811
+    ladm: Callable[..., Result], shard: Path, talking: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     folder = tmp_path / "corpus"
     folder.mkdir()
@@ -100,7 +100,7 @@ def test_a_job_inside_its_own_source_resumes(
 
 
 def test_texts_with_names_of_cards_are_not_left_out_in_silence(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """`Notice.txt` may be an article of a corpus of texts; beside tables and lines of JSON a card is no document."""
     monkeypatch.chdir(tmp_path)
@@ -120,7 +120,7 @@ def test_texts_with_names_of_cards_are_not_left_out_in_silence(
 
 
 def test_settings_called_job_next_to_documents_make_no_job(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """`ladm run` writes job.yaml too, but rows or scores beside it."""
     monkeypatch.chdir(tmp_path)
@@ -133,7 +133,7 @@ def test_settings_called_job_next_to_documents_make_no_job(
 
 @pytest.mark.parametrize("link", ["d/b.jsonl", "d/disk"])
 def test_a_link_to_nothing_stops_the_command(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
 ) -> None:  # fmt: skip
     """Half of the corpus may be on a disk that is not mounted. A link that cannot stand for documents is no matter."""
     monkeypatch.chdir(tmp_path)
@@ -152,7 +152,7 @@ def test_a_link_to_nothing_stops_the_command(
 
 
 def test_a_folder_that_cannot_be_listed_stops_the_command(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     for name in ("d/a/1.jsonl", "d/b/2.jsonl", "d/lost+found/3.jsonl"):

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Where documents come from: pipes, remote folders and globs, data sets on the Hub, Parquet by row group."""
 
 from __future__ import annotations
@@ -23,11 +22,12 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import CliRunner, Result
-from test_prepare import DOCUMENTS, tokenizer, write_jsonl  # noqa: F401
-from test_prepare_names import long_document, prepare, rows_of  # noqa: F401
 
 from ladm.cli.main import main
 from ladm.corpus.files.hub import _warn_once
+from support.documents import DOCUMENTS, write_jsonl
+from support.long_documents import long_document
+from support.rows import rows_of
 
 Prepare = Callable[..., Result]
 LINES = b"".join(json.dumps(long_document(k)).encode() + b"\n" for k in range(5))

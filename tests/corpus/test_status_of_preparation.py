@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from test_changed_sources import before_block, corpus
-from test_prepare import Command, tokenizer  # noqa: F401
 
 from ladm.runs.preparation import find_preparation
+from support.commands import Command
+from support.documents import corpus
+from support.stopped_preparation import before_block
 
 Prepare = Callable[..., Result]
 
 
 @pytest.fixture
-def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:  # noqa: F811
+def prepare(ladm: Command, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     monkeypatch.setattr("ladm.corpus.documents.groups.BLOCK_DOCUMENTS", 3)
     return lambda *words: ladm("prepare", *words, "--tokenizer", tokenizer, "--length", "40", "-o", tmp_path / "rows")
 

@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import SMALL, topical_rows
-from damage import Command, Damages, attack, damages_of, nothing
+
+from support.damage import Command, Damages, attack, damages_of, nothing
+from support.models import SMALL
+from support.rows import topical_rows
+from support.word_tokenizers import tokenizer_folder
 
 FLIPS = int(os.environ.get("LADM_FLIPS", "5"))
 CUTS = max(2, FLIPS // 8)
@@ -170,17 +173,6 @@ def test_a_profile(world: World, tmp_path: Path) -> None:
     check(path, {"rescore": command}, tmp_path / "out")
 
 
-def tokenizer_folder(folder: Path) -> Path:
-    """A tokenizer of 50 words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.WordLevel({f"w{k}": k for k in range(50)} | {"[UNK]": 50}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", bos_token="w0").save_pretrained(folder)
-    return folder
-
-
 def test_files_of_a_preparation(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a finished one its record; of an unfinished one its blocks, what it was started with, and its bad files."""
     import json
@@ -318,15 +310,14 @@ def numbers_of_rows(output: str) -> dict[str, Any]:
 
 def test_files_that_only_say_who_works(tmp_path: Path, save_rows: Any) -> None:
     """Damage in a claim, a heartbeat or the name of a holder changes no number of rows, and stops no command."""
-    import fakes
-    from crashes import identity
-
     from ladm.corpus.rows.reading import open_rows
     from ladm.runs.folder import Run
     from ladm.runs.heartbeat import Heartbeat
     from ladm.scoring.engines.placement import Shard
     from ladm.scoring.engines.shared_units import SharedUnits
     from ladm.storage.locks import locked
+    from support import fakes
+    from support.crashes import identity
 
     run = Run.create_or_resume(tmp_path / "run", identity(open_rows(save_rows(fakes.fake_rows(40)))))
     with locked(run.folder, shared=True):
@@ -344,12 +335,11 @@ def test_files_that_only_say_who_works(tmp_path: Path, save_rows: Any) -> None:
 
 def test_an_open_unit_is_cut_at_a_torn_end_and_refused_when_damaged(tmp_path: Path, save_rows: Any) -> None:
     """A resume scores again what a cut removed, with the bytes of an undisturbed run, and names a flipped bit."""
-    import fakes
-    from crashes import complete, contents
-
     from ladm.corpus.rows.reading import open_rows
     from ladm.errors import StorageError
     from ladm.runs.folder import Run
+    from support import fakes
+    from support.crashes import complete, contents
 
     rows = open_rows(save_rows(fakes.fake_rows(40)))
     complete(tmp_path / "whole", rows)

@@ -13,8 +13,6 @@ import pytest
 import yaml
 import zstandard
 from click.testing import Result
-from conftest import GOLDEN, SMALL, topical_rows
-from test_damage import tokenizer_folder
 
 from ladm.corpus.files import compressed as compressed_files
 from ladm.errors import LadmError, UsageError, printable
@@ -22,6 +20,10 @@ from ladm.modeling.model_files import model_folder
 from ladm.selection.quota_weights import read_quota
 from ladm.settings.profiles import read_profile
 from ladm.settings.yaml_text import load_yaml
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
+from support.word_tokenizers import tokenizer_folder
 
 Command = Callable[..., Result]
 NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj\u2066\r\x08\x7f"

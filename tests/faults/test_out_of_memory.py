@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL
 
 from ladm.errors import LackOfMemoryError, StorageError, is_out_of_memory, lack_of_memory, raise_if_out_of_memory
+from support.models import SMALL
+from support.paths import GOLDEN
 
 WAYS: list[BaseException] = [
     MemoryError(),

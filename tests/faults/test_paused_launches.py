@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crashes import complete, contents, identity
-from fakes import fake_rows
-from interruptions import Stopped, stop_at
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, LockedError
@@ -27,6 +24,10 @@ from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.selection.formats.destination import LocalFolder
 from ladm.storage.files import replacing
 from ladm.storage.locks import locked
+from support.crashes import complete, contents, identity
+from support.fakes import fake_rows
+from support.interruptions import Stopped, stop_at
+from support.paths import TESTS
 
 
 def _lock(folder: Path) -> None:
@@ -55,8 +56,8 @@ def test_a_launch_paused_beyond_its_lease_and_continued(tmp_path: Path, save_row
     reported.touch()
 
     def start(shard: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "crashes", str(run), rows.name, str(reported), "1", "never", shard]
-        return subprocess.Popen(command, cwd=Path(__file__).parents[1] / "support")
+        command = [sys.executable, "-m", "support.crashes", str(run), rows.name, str(reported), "1", "never", shard]
+        return subprocess.Popen(command, cwd=TESTS)
 
     paused = start("0/2")
     try:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import complete
-from fakes import fake_rows
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.method.grid import Method
 from ladm.method.reduction import Reduction
 from ladm.storage.json_object import json_with_checksum
+from support.crashes import complete
+from support.fakes import fake_rows
 
 PROGRAM = [sys.executable, "-m", "ladm"]
 
@@ -71,8 +71,10 @@ def test_few_descriptors_and_little_memory(run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_results_are_written_with_few_descriptors_and_little_memory(run: Path) -> None:
     (run / "sorted_by_score.jsonl").unlink()
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_scarce_resources; " + (
-        f"test_scarce_resources.finish_again({str(run)!r})"
+    # The store with its sort, without torch.
+    program = (
+        "import sys; from pathlib import Path; from ladm.runs.finish import finish; from ladm.runs.folder import Run; "
+        f"finish(Run.read(Path({str(run)!r}))); assert 'torch' not in sys.modules"
     )
     again = subprocess.run(
         [sys.executable, "-c", program], preexec_fn=little_of_everything, capture_output=True, text=True,
@@ -80,15 +82,6 @@ def test_results_are_written_with_few_descriptors_and_little_memory(run: Path) -
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert (run / "sorted_by_score.jsonl").exists()
-
-
-def finish_again(folder: str) -> None:
-    """Write the results of a run again: the store with its sort, without torch."""
-    from ladm.runs.finish import finish
-    from ladm.runs.folder import Run
-
-    finish(Run.read(Path(folder)))
-    assert "torch" not in sys.modules
 
 
 def test_no_home_and_no_temporary_folder(run: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, topical_rows
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.paths import GOLDEN, ROOT
+from support.rows import topical_rows
+
 Run = Callable[..., Result]
 NAMES = [
     "../../x",

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from survival import COMMANDS, build_world, kill_at_random, survive, survive_small_files
+
+from support.survival import COMMANDS, build_world, kill_at_random, survive, survive_small_files
+from support.word_tokenizers import words_tokenizer
 
 SEED = int(os.environ.get("LADM_SEED", "0"))
 POINTS = int(os.environ.get("LADM_POINTS", "2"))
@@ -37,15 +39,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, golden_lm: Path) -> Path:
     build_world(world, model)
     world.rename(root / "template")
     return root / "template"
-
-
-def words_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.WordLevel({f"w{k}": k for k in range(500)} | {"[UNK]": 500}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="w1").save_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", quick_ones(LIGHT))

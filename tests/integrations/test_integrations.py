@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import read_lines, run_script
-from test_pipeline import text_of
 
 import ladm
 from ladm.corpus.preparation.tokenization import load_tokenizer
 from ladm.errors import LadmError
 from ladm.integrations.scoring import LazyScorer, require_model
+from support.commands import run_script
+from support.files import read_lines
+from support.jobs import text_of
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LENGTH = 300
 SETTINGS = {"dtype": "float32", "device": "cpu", "span_tokens": 8}
 TEXTS = [text_of(k, 320) for k in range(5)] + [text_of(9, 40)]
@@ -272,11 +273,11 @@ def test_scored_documents_of_datatrove_become_megatron_files(talking: Path, tmp_
     from datatrove.pipeline.filters import LambdaFilter
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import JsonlWriter
-    from test_pipeline import write_finepdfs
-    from test_subset_formats import read_megatron
 
     from ladm.cli.main import main
     from ladm.integrations.datatrove import LadmScore
+    from support.jobs import write_finepdfs
+    from support.subset_formats import read_megatron
 
     (tmp_path / "in").mkdir()
     write_finepdfs(tmp_path / "in" / "0.parquet", words=520)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ladm.corpus.ids.files import hashes_of, read_id_file
+from support.paths import ROOT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "integrations.md"
+PAGE = ROOT / "docs" / "integrations.md"
 
 
 def words_of(seed: int) -> str:

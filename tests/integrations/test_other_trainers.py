@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
+
+from support.models import SMALL
+from support.paths import ROOT
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "integrations.md"
+PAGE = ROOT / "docs" / "integrations.md"
 LENGTH = 512
 
 

@@ -14,21 +14,9 @@ from ladm.errors import LadmError
 from ladm.method import attention
 from ladm.method.attention import causal_attention
 from ladm.method.attention_choice import attention_kernel, choose_attention, kernel_problem
+from support.attention import draw, plain_attention
 
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-def draw(B: int, H: int, G: int, T: int, D: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(B, heads, T, D, generator=generator) for heads in (H, G, G))
-    return q, k, v
-
-
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    R, T = q.shape[1] // k.shape[1], q.shape[2]
-    logits = scaling * q.float() @ k.float().repeat_interleave(R, 1).mT
-    logits = logits.masked_fill(torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
-    return logits.softmax(-1) @ v.float().repeat_interleave(R, 1), logits.logsumexp(-1)
 
 
 def test_attention_equals_plain_softmax_and_shares_grouped_keys() -> None:

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN, SMALL
-from test_attention import plain_attention
 from torch import Tensor
 
 from ladm.errors import LackOfMemoryError, LadmError
@@ -20,6 +18,9 @@ from ladm.method import attention, attention_choice, attention_packages
 from ladm.method.attention_choice import attention_kernel, choose_attention, kernel_problem
 from ladm.modeling import devices
 from ladm.scoring.plan import _recorded_attention
+from support.attention import plain_attention
+from support.models import SMALL
+from support.paths import GOLDEN
 
 OF_CUDA = {
     "fa3": "fa3", "fa4": "fa4", "flash-attn": "flash-attn", "cudnn": "aten-cudnn-cuda", "flash": "aten-flash-cuda",

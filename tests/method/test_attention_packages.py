@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from test_attention import draw, plain_attention
 from torch import Tensor
 
 from ladm.errors import LackOfMemoryError, LadmError
 from ladm.method import attention_packages
 from ladm.method.attention import causal_attention
 from ladm.method.attention_choice import attention_kernel
+from support.attention import draw, plain_attention
 
 Lse = Callable[[Tensor], Tensor]
 

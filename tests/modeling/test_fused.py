@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from conftest import GOLDEN
-from test_observer import GROUPED, OBSERVED, TOKENS
 
 from ladm.errors import LadmError, UsageError
 from ladm.modeling import fused, fused_triton
 from ladm.modeling.facts import model_facts
 from ladm.modeling.fused import FUSED_MODEL_TYPES, FusedLayers, resolve_fused
 from ladm.modeling.observer import Observer, load_observer
+from support.decoders import GROUPED, OBSERVED, TOKENS
+from support.paths import GOLDEN
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1" else "cpu"
 KINDS = ["triton"] + (["liger"] if DEVICE == "cuda" and importlib.util.find_spec("liger_kernel") else [])

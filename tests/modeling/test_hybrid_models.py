@@ -17,7 +17,8 @@ from ladm.method.grid import span_grid
 from ladm.modeling.attention_function import LayerView
 from ladm.modeling.facts import model_facts
 from ladm.modeling.observer import load_observer
-from tests.conftest import GOLDEN, SMALL
+from support.models import SMALL
+from support.paths import GOLDEN
 
 SIZES: dict[str, Any] = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,

@@ -15,9 +15,10 @@ import datasets
 import pytest
 from click.testing import Result
 from huggingface_hub import constants
-from test_prepare import DOCUMENTS, rows_of, tokenizer, write_jsonl  # noqa: F401
 
 from ladm.modeling import hub_access
+from support.documents import DOCUMENTS, write_jsonl
+from support.rows import rows_of
 
 
 class ConnectError(Exception):
@@ -84,7 +85,7 @@ def test_a_hub_without_an_answer_gets_the_time_of_a_request(monkeypatch: pytest.
     ["source", pytest.param("tokenizer", marks=pytest.mark.slow), pytest.param("rows", marks=pytest.mark.slow)],
 )
 def test_a_name_that_is_nothing_fails_within_seconds(
-    tmp_path: Path, tokenizer: str, golden_lm: Path, closed: str, missing: str  # noqa: F811
+    tmp_path: Path, tokenizer: str, golden_lm: Path, closed: str, missing: str
 ) -> None:  # fmt: skip
     source = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
     words = {
@@ -110,7 +111,7 @@ def test_a_name_that_is_nothing_fails_within_seconds(
 
 
 def test_a_data_set_in_the_cache_is_read(
-    ladm: Callable[..., Result], tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str  # noqa: F811
+    ladm: Callable[..., Result], tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:  # fmt: skip
     monkeypatch.setattr(constants, "ENDPOINT", closed)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
@@ -135,7 +136,7 @@ def test_a_data_set_in_the_cache_is_read(
     "address", ["hf://datasets/org/set/d.jsonl", "hf://datasets/org/set", "hf://datasets/org/set/*"]
 )
 def test_an_address_of_the_hub_is_no_traceback(
-    ladm: Callable[..., Result], tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str  # noqa: F811
+    ladm: Callable[..., Result], tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:  # fmt: skip
     # Neither an OSError nor one of Python's own.
     monkeypatch.setattr("fsspec.url_to_fs", Mock(side_effect=ConnectError("Connection refused")))

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from test_pipeline import text_of, write_finepdfs
 
 from ladm.corpus.documents.counts import count_documents
 from ladm.corpus.documents.sources import Source, find_sources
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
+from support.jobs import text_of
 
 Command = Callable[..., Result]
 FLAGS = ("--dtype", "float32", "--device", "cpu", "--span-tokens", "16", "--score", "robust", "--dry-run")
@@ -26,11 +26,6 @@ FLAGS = ("--dtype", "float32", "--device", "cpu", "--span-tokens", "16", "--scor
 def _one_timed_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """How well three rows are timed matters to no test here."""
     monkeypatch.setattr("ladm.scoring.dry_run.TIMED_ROWS", 1)
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Path:
-    return write_finepdfs(tmp_path / "000_00000.parquet")
 
 
 def write_lines(path: Path, documents: list[dict[str, Any]]) -> Path:

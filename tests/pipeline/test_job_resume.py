@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from test_pipeline import Command, job_words, write_finepdfs
-from test_select_options import write_profile
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError
@@ -25,11 +23,9 @@ from ladm.pipeline.budget import require_budget
 from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
 from ladm.storage.digests import file_xxh3
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Path:
-    return write_finepdfs(tmp_path / "000_00000.parquet")
+from support.commands import Command
+from support.jobs import job_words
+from support.subsets import write_profile
 
 
 def test_a_job_grows_by_a_greater_limit(

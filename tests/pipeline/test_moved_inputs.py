@@ -12,17 +12,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import topical_rows
-from test_pipeline import Command, job_words, write_finepdfs
 
 from ladm.pipeline import run as run_module
+from support.commands import Command
+from support.jobs import job_words
+from support.rows import topical_rows
 
 FINISHED = "its rows are finished and can be used without the documents: "
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Path:
-    return write_finepdfs(tmp_path / "000_00000.parquet")
 
 
 def stop_before_scores(ladm: Command, words: list[object], monkeypatch: pytest.MonkeyPatch) -> None:

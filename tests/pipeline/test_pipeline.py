@@ -9,19 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from click.testing import Result
-from conftest import topical_rows
-from test_subset_formats import read_megatron
 
 from ladm.api.pipeline import open_run
 from ladm.errors import LadmError
-from ladm.evaluation import needle
 from ladm.pipeline import resolve
 from ladm.pipeline.job import with_absolute_places
 from ladm.runs.columns.by_name import column_names
@@ -29,43 +25,12 @@ from ladm.runs.columns.derived import possible_columns
 from ladm.runs.folder import Run
 from ladm.settings.pipeline import RunSettings
 from ladm.storage.locks import locked
+from support.jobs import job_words, text_of, write_finepdfs
+from support.paths import ROOT
+from support.rows import topical_rows
+from support.subset_formats import read_megatron
 
 Command = Callable[..., Result]
-WORDS = [*"The magic number of is Question What Answer the".split(), *needle.CITIES]
-
-
-def text_of(seed: int, words: int) -> str:
-    return " ".join(np.random.default_rng(seed).choice(WORDS, words))
-
-
-def write_finepdfs(path: Path, *, documents: int = 12, words: int = 600) -> Path:
-    """A shard with the columns of FinePDFs."""
-    rows = []
-    for k in range(documents):
-        text = text_of(k, words + k)
-        rows.append(
-            {
-                "text": text,
-                "id": f"<urn:uuid:{k}>",
-                "url": f"https://example.org/{k}.pdf",
-                "dump": "CC-MAIN-2025-05",
-                "language": ("eng_Latn", "deu_Latn", "fra_Latn")[k % 3],
-                "token_count": words + k,
-                "page_ends": [len(text) // 2, len(text)],
-            }
-        )
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Path:
-    return write_finepdfs(tmp_path / "000_00000.parquet")
-
-
-def job_words(shard: Path, model: Path, output: Path) -> list[Any]:
-    flags = ["--dtype", "float32", "--device", "cpu", "--span-tokens", "16"]
-    return ["run", shard, "--model", model, "--tokens", "3k", "-o", output, "--format", "megatron", *flags]
 
 
 def test_a_shard_of_finepdfs_becomes_megatron_files(
@@ -321,7 +286,7 @@ def test_every_name_of_a_score_is_taken(ladm: Command, shard: Path, talking: Pat
 def test_a_flag_with_the_value_of_its_default_is_a_flag(
     ladm: Command, tmp_path: Path, words: str, message: str
 ) -> None:
-    profile = Path(__file__).parents[2] / "configs" / "profiles" / "smollm2-135m-guarded.yaml"
+    profile = ROOT / "configs" / "profiles" / "smollm2-135m-guarded.yaml"
     result = ladm("run", "d.jsonl", "--model", "m", "--tokens", "1k", "-o", tmp_path / "job",
                   *words.format(profile=profile).split())  # fmt: skip
     assert (result.exit_code, result.stderr) == (2, f"ladm: {message.format(profile=profile)}\n")

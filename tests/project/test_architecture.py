@@ -16,7 +16,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import GOLDEN
 
 import ladm
 from ladm.cli.evaluation import evaluate
@@ -28,6 +27,7 @@ from ladm.scoring.plan import make_plan
 from ladm.settings.field_types import fits
 from ladm.settings.fields import out_of_range, settings_of
 from ladm.settings.score import ScoreSettings
+from support.paths import GOLDEN
 
 PACKAGE = Path(ladm.__file__).parent
 WITHOUT_TORCH = (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+from support.paths import ROOT
+
+sys.path.append(str(ROOT / "scripts"))
 
 import check_prose
 

@@ -6,7 +6,8 @@ import importlib.util
 import json
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.paths import ROOT
+
 _SPEC = importlib.util.spec_from_file_location("transcript", ROOT / "scripts" / "docs" / "transcript.py")
 assert _SPEC is not None
 assert _SPEC.loader is not None

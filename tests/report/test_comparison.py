@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
-from test_run_columns import add_signal
 
 from ladm.calibration.estimates import PairwiseWins, auc, estimate_auc, estimate_aucs, wins
 from ladm.comparison.agreement import (
@@ -36,6 +34,9 @@ from ladm.selection.applying import apply_budget
 from ladm.selection.budget import DomainSelection
 from ladm.selection.ranks import spearman
 from ladm.settings.selection import SelectSettings
+from support.models import SMALL
+from support.rows import topical_rows
+from support.runs import add_signal
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]

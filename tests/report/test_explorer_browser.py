@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import DESKTOP, PHONE, Browser, chromium
-from conftest import SMALL, topical_rows
-from test_report import HOSTILE
+
+from support.browser import DESKTOP, PHONE, Browser, chromium
+from support.models import SMALL
+from support.pages import HOSTILE
+from support.rows import topical_rows
 
 pytestmark = [
     pytest.mark.slow,

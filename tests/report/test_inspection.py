@@ -12,7 +12,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, read_lines, read_object, topical_rows
 
 from ladm.cli.display import inspected_lines
 from ladm.comparison.top import top_documents
@@ -30,6 +29,9 @@ from ladm.modeling.attention_function import LayerView
 from ladm.runs.folder import Run
 from ladm.settings.comparison import TopSettings
 from ladm.settings.runs import InspectSettings
+from support.files import read_lines, read_object
+from support.models import SMALL
+from support.rows import topical_rows
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])

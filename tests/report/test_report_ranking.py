@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL, read_lines, topical_rows
-from test_explorer import data_of, large_run, small_run  # noqa: F401
-from test_report import Page, require_harmless
 
 import ladm as front
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 from ladm.runs.results import score_batches
+from support.files import read_lines
+from support.models import SMALL
+from support.pages import Page, data_of, require_harmless
+from support.rows import topical_rows
 
 LENGTHS = [700, 650, 600, 550, 512, 580, 630]
 OF_CDS = ("cds", "score", "attention", "sink", "layer", "pair")
@@ -156,7 +157,7 @@ def test_a_run_of_longattn_has_a_page(ladm: Any, save_rows: Any, golden: Any, go
     assert headings(run / "report.html")[1] == "Distribution of far_rare"
 
 
-def test_the_page_of_added_statistics_alone(ladm: Any, small_run: Path) -> None:  # noqa: F811
+def test_the_page_of_added_statistics_alone(ladm: Any, small_run: Path) -> None:
     """`ladm annotate` keeps a run of its own inside the run, which names no model."""
     assert ladm("score", Run.read(small_run).identity.rows_name, *SMALL, "--signals", "cds", "-o",
                 small_run.parent / "cds").exit_code == 0  # fmt: skip
@@ -203,7 +204,7 @@ def test_the_guards_of_a_subset_by_the_first_column(ladm: Any, text_run: Path, t
     assert "Guards of the subset" in headings(text_run / "report.html")
 
 
-def test_a_run_of_cds_by_another_column(ladm: Any, small_run: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_of_cds_by_another_column(ladm: Any, small_run: Path, tmp_path: Path) -> None:
     usual, other = small_run / "report.html", tmp_path / "other.html"
     assert ladm("inspect", small_run, "--top", "1").exit_code == 0
     for words in ((), ("--by", "score")):
@@ -225,7 +226,7 @@ def test_a_run_of_cds_by_another_column(ladm: Any, small_run: Path, tmp_path: Pa
     )
 
 
-def test_documents_without_a_value_come_last(ladm: Any, small_run: Path) -> None:  # noqa: F811
+def test_documents_without_a_value_come_last(ladm: Any, small_run: Path) -> None:
     # Of 5 documents 2 are of at most 550 tokens; of one domain none is left.
     assert ladm("report", small_run, "--by", "log(length - 599)").exit_code == 0
     page = Page((small_run / "report.html").read_text())
@@ -251,7 +252,7 @@ def test_documents_without_a_value_come_last(ladm: Any, small_run: Path) -> None
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_the_page_by_a_column_of_another_run(ladm: Any, small_run: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_page_by_a_column_of_another_run(ladm: Any, small_run: Path, tmp_path: Path) -> None:
     words = ("--by", "other.score - score", "--join", f"other={small_run}", "--output", tmp_path / "page.html")
     assert ladm("report", small_run, *words).exit_code == 0
     data = data_of(tmp_path / "page.html")
@@ -261,7 +262,7 @@ def test_the_page_by_a_column_of_another_run(ladm: Any, small_run: Path, tmp_pat
 
 def test_many_documents_by_another_column(
     ladm: Any,
-    large_run: Callable[..., Path],  # noqa: F811
+    large_run: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     count = 5000

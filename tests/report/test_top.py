@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import topical_rows
 
 import ladm as front
 from ladm.cli.display import text_width, with_beginning
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 

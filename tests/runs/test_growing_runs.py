@@ -11,11 +11,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_lines, results
 
 from ladm.errors import LadmError
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
+from support.files import read_lines
+from support.models import SMALL
+from support.runs import results
 
 Command = Callable[..., Result]
 

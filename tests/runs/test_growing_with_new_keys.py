@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import read_lines, read_object
-from test_prepare import rows_of, write_jsonl
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.storage.json_object import json_with_checksum
+from support.documents import write_jsonl
+from support.files import read_lines, read_object
+from support.rows import rows_of
 
 Command = Callable[..., Result]
 

@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
-from crashes import complete, identity
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LockedError
@@ -24,6 +22,8 @@ from ladm.runs.folder import Run, require_own_or_empty
 from ladm.runs.reset import delete_run
 from ladm.runs.status import status
 from ladm.storage.locks import locked
+from support import fakes
+from support.crashes import complete, identity
 
 HERE = socket.gethostname()
 ABANDONED = ".holder-0123456789abcdef0123456789abcdef"

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
 
 from ladm.errors import StorageError
 from ladm.runs.folder import Run
 from ladm.runs.rows_of_run import partial_coverage
+from support.models import SMALL
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 LINE = "only the first 4 of 6 rows were scored; to add the others, run ladm score without --limit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns.by_name import (
@@ -24,6 +22,10 @@ from ladm.runs.columns.by_name import (
 )
 from ladm.runs.folder import Run
 from ladm.settings.signals import OF_CDS
+from support.files import read_object
+from support.models import SMALL
+from support.rows import topical_rows
+from support.runs import add_signal
 
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
 
@@ -32,18 +34,6 @@ LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
 def run(score_rows: Any, golden: Any) -> Run:
     """A finished run of eight rows, the fourth of which is too short for a score."""
     return Run.read(score_rows(topical_rows(golden, LENGTHS))[1])
-
-
-def add_signal(run: Run, name: str, columns: dict[str, dict[int, float]], *, kind: pa.DataType | None = None) -> Path:
-    """A finished signal with these values by position, in an order that is not the run's."""
-    folder = run.folder / "signals" / name
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("signals"))
-    positions = sorted(set().union(*columns.values()), reverse=True)
-    values = {key: pa.array([found.get(k) for k in positions], kind) for key, found in columns.items()}
-    pq.write_table(
-        pa.table({"position": positions, "score": [0.5] * len(positions), **values}), folder / "scores.parquet"
-    )
-    return folder
 
 
 def test_a_limit_for_a_column_of_float32(run: Run) -> None:

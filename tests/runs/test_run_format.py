@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import DATA, GOLDEN, SMALL, read_lines, read_object, results, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,11 @@ from ladm.method.reduction import reduce_cds
 from ladm.runs.columns.by_name import column_names
 from ladm.runs.folder import Run
 from ladm.runs.records import float32_column
+from support.files import read_lines, read_object
+from support.models import SMALL
+from support.paths import DATA, GOLDEN
+from support.rows import topical_rows
+from support.runs import results
 
 Command = Callable[..., Result]
 LENGTHS = [700, 512, 700, 650, 90, 600, 512]

@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pytest
-from crashes import complete, contents, identity, sealed_records
-from fakes import FakeScorer, fake_rows
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
@@ -24,6 +21,9 @@ from ladm.runs.results import summarise
 from ladm.runs.unit_writer import UnitWriter
 from ladm.storage import files as storage
 from ladm.storage.locks import locked
+from support import fakes
+from support.crashes import complete, contents, identity, sealed_records
+from support.fakes import FakeScorer, fake_rows
 
 
 @pytest.fixture

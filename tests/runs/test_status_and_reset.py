@@ -7,13 +7,10 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from conftest import GOLDEN, read_lines, read_object, topical_rows
 
 from ladm.errors import duration
 from ladm.runs.folder import Run as RunFolder
@@ -21,42 +18,14 @@ from ladm.runs.heartbeat import Heartbeat, read_heartbeats
 from ladm.runs.reset import delete_run, forget_errors
 from ladm.runs.status import status
 from ladm.storage.locks import locked
-
-Run = Callable[..., Result]
-SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
-RESULTS = ("sorted_by_score.jsonl", "scores.parquet", "errors.jsonl")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Any]) -> tuple[str, Path]:
-    """40 rows in 3 units, two of them without a score, and their finished run."""
-    from click.testing import CliRunner
-    from datasets import Dataset
-
-    from ladm.cli.main import main
-
-    folder = tmp_path_factory.mktemp("upkeep")
-    data = topical_rows(golden, [400 + 8 * (k % 3) for k in range(40)])
-    data[3]["input_ids"] = data[3]["input_ids"][:40]
-    data[33]["input_ids"] = []
-    Dataset.from_list(data).save_to_disk(str(folder / "rows"))
-    command = ["score", str(folder / "rows"), *SMALL, "--output", str(folder / "run")]
-    assert CliRunner().invoke(main, command).exit_code == 0
-    return str(folder / "rows"), folder / "run"
+from support.commands import Command
+from support.files import read_lines, read_object
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.runs import RESULTS, results
 
 
-@pytest.fixture
-def run(made: tuple[str, Path], tmp_path: Path) -> Path:
-    """A copy to do harm to."""
-    shutil.copytree(made[1], tmp_path / "run")
-    return tmp_path / "run"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in RESULTS}
-
-
-def test_status_of_a_finished_and_of_an_unfinished_run(ladm: Run, run: Path) -> None:
+def test_status_of_a_finished_and_of_an_unfinished_run(ladm: Command, run: Path) -> None:
     assert ladm("status", run).stdout == ("finished: 40 of 40 rows\nunits: 3 of 3 sealed\n  empty: 1\n  too_short: 1\n")
     for name in RESULTS:
         (run / name).unlink()
@@ -75,7 +44,7 @@ def test_status_of_a_finished_and_of_an_unfinished_run(ladm: Run, run: Path) -> 
     assert found["seconds_left"] == pytest.approx(11 / found["rows_a_second"])
 
 
-def test_status_says_whether_a_run_is_alive_and_its_rate_from_the_first_batch(ladm: Run, run: Path) -> None:
+def test_status_says_whether_a_run_is_alive_and_its_rate_from_the_first_batch(ladm: Command, run: Path) -> None:
     for name in RESULTS:
         (run / name).unlink()
     for number in ("000001", "000002"):
@@ -130,7 +99,7 @@ def test_a_launch_that_was_killed_has_no_rate(run: Path) -> None:
     assert [found.host for found in read_heartbeats(run)] == [here["host"], "node7"]
 
 
-def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:
+def test_status_of_a_rescored_run(ladm: Command, run: Path, tmp_path: Path) -> None:
     ladm("rescore", run, "--reduce", "median", "--output", tmp_path / "again")
     assert ladm("status", tmp_path / "again").stdout == ladm("status", run).stdout
     assert ladm("verify", tmp_path / "again").exit_code == 0
@@ -139,7 +108,7 @@ def test_status_of_a_rescored_run(ladm: Run, run: Path, tmp_path: Path) -> None:
     assert ladm("status", tmp_path / "again").stdout == ladm("status", run).stdout
 
 
-def test_a_claim_that_is_renewed_makes_no_rows_newer(ladm: Run, run: Path) -> None:
+def test_a_claim_that_is_renewed_makes_no_rows_newer(ladm: Command, run: Path) -> None:
     """The time of a claim changes every few seconds while its launch lives, and even where its workers hang."""
     for name in RESULTS:
         (run / name).unlink()
@@ -155,9 +124,9 @@ def test_durations() -> None:
     assert [duration(s) for s in (5, 61, 3700, 200_000)] == ["5 s", "1 min", "1 h 01 min", "2 d 07 h"]
 
 
-def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+def test_errors_are_tried_again(ladm: Command, made: tuple[str, Path], run: Path) -> None:
     """A row whose error was the machine's gets its score, and the run ends as if nothing had happened."""
-    before = contents(run)
+    before = results(run)
     line = read_lines(run / "units" / "000001.jsonl")[0]
     from ladm.runs.lines import encode_object
 
@@ -173,30 +142,32 @@ def test_errors_are_tried_again(ladm: Run, made: tuple[str, Path], run: Path) ->
     result = ladm("score", made[0], *SMALL, "--output", run, "--retry-errors")
     assert result.exit_code == 0, result.output
     assert "removing 3 rows without a score, to score again\n" in result.stderr
-    assert contents(run) == before
+    assert results(run) == before
 
 
-def test_overwrite_removes_nothing_when_the_command_cannot_work(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+def test_overwrite_removes_nothing_when_the_command_cannot_work(
+    ladm: Command, made: tuple[str, Path], run: Path
+) -> None:
     profile = {
         "format": 1, "model": {"type": "llama", "sha256": {"config.json": "0"}}, "length_tokens": 1,
         "settings": read_object(run / "run.json")["settings"],
         "score": {"reduce": "mean", "layers": [0], "heads": None, "weights": None},
     }  # fmt: skip
     (run.parent / "p.yaml").write_text(json.dumps(profile))
-    before = contents(run)
+    before = results(run)
     common = ("--model", GOLDEN, "--dtype", "float32", "--profile", run.parent / "p.yaml")
     result = ladm("score", made[0], *common, "--output", run, "--overwrite")
     assert "was calibrated for another model" in result.stderr
-    assert contents(run) == before
+    assert results(run) == before
 
 
-def test_taking_errors_back_survives_a_kill_at_any_operation(run: Path, made: tuple[str, Path], ladm: Run) -> None:
+def test_taking_errors_back_survives_a_kill_at_any_operation(run: Path, made: tuple[str, Path], ladm: Command) -> None:
     import os
 
     class Killed(BaseException):
         pass
 
-    before = contents(run)
+    before = results(run)
     n = 0
     while True:
         folder = run.parent / f"run{n}"
@@ -223,12 +194,12 @@ def test_taking_errors_back_survives_a_kill_at_any_operation(run: Path, made: tu
             else:
                 break
         assert ladm("score", made[0], *SMALL, "--output", folder).exit_code == 0
-        assert contents(folder) == before
+        assert results(folder) == before
         n += 1
     assert n > 5
 
 
-def test_overwrite_removes_the_run_and_nothing_else(ladm: Run, made: tuple[str, Path], run: Path) -> None:
+def test_overwrite_removes_the_run_and_nothing_else(ladm: Command, made: tuple[str, Path], run: Path) -> None:
     other = ("--model", GOLDEN, "--dtype", "float32", "--span-tokens", "8", "--output", run)
     refused = ladm("score", made[0], *other)
     assert "settings.span_tokens: 16 before, 8 now" in refused.stderr
@@ -261,7 +232,7 @@ def test_a_run_is_removed_to_the_last_file(run: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--retry-errors"])
-def test_launches_that_share_a_run_reset_nothing(ladm: Run, made: tuple[str, Path], run: Path, option: str) -> None:
+def test_launches_that_share_a_run_reset_nothing(ladm: Command, made: tuple[str, Path], run: Path, option: str) -> None:
     result = ladm("score", made[0], *SMALL, "--output", run, "--shard", "0/2", option)
     assert (result.exit_code, result.stderr) == (
         2,
@@ -272,26 +243,26 @@ def test_launches_that_share_a_run_reset_nothing(ladm: Run, made: tuple[str, Pat
 
 @pytest.mark.slow
 def test_score_in_two_processes_and_as_a_shard_gives_the_same_bytes(
-    ladm: Run, made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ladm: Command, made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = ladm("score", made[0], *SMALL, "--output", tmp_path / "two", "--workers", "2")
     assert result.exit_code == 0, result.output
-    assert contents(tmp_path / "two") == contents(made[1])
+    assert results(tmp_path / "two") == results(made[1])
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = ladm("score", made[0], *SMALL, "--output", tmp_path / "shared")
     assert result.exit_code == 0, result.output
     assert "shard     1 of 2 that share the run\n" in result.stderr
-    assert contents(tmp_path / "shared") == contents(made[1])
+    assert results(tmp_path / "shared") == results(made[1])
     assert status(RunFolder.read(tmp_path / "shared")).finished
 
 
-def test_workers_are_a_cpus(ladm: Run, made: tuple[str, Path], tmp_path: Path) -> None:
+def test_workers_are_a_cpus(ladm: Command, made: tuple[str, Path], tmp_path: Path) -> None:
     result = ladm("score", made[0], *SMALL, "--output", tmp_path / "x", "--workers", "0")
     assert (result.exit_code, result.stderr) == (2, "ladm: --workers must be at least 1, not 0\n")
 
 
-def test_what_is_no_run_has_no_status(ladm: Run, tmp_path: Path) -> None:
+def test_what_is_no_run_has_no_status(ladm: Command, tmp_path: Path) -> None:
     for command in ("status", "verify"):
         result = ladm(command, tmp_path)
         assert (result.exit_code, result.stderr) == (1, f"ladm: {tmp_path} is not a run: it has no run.json\n")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
-from crashes import Batch, complete
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, StorageError
@@ -19,6 +17,8 @@ from ladm.runs.stored_rows import count_stored_rows
 from ladm.scoring import scoring_pass
 from ladm.scoring.engines.job import WorkerConfig
 from ladm.scoring.scoring_pass import ScoringPass
+from support import fakes
+from support.crashes import Batch, complete
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """`ladm verify`: a sound run, every kind of damage, an unfinished run, and the memory it takes."""
 
 from __future__ import annotations
@@ -11,10 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import GOLDEN, read_object
-from crashes import identity, job_of
-from fakes import fake_rows
-from test_status_and_reset import RESULTS, SMALL, Run, contents, made, run  # noqa: F401
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.runs.finish import finish
@@ -22,21 +17,22 @@ from ladm.runs.folder import Run as RunFolder
 from ladm.runs.verify import verify
 from ladm.scoring.engines.assignments import OwnUnits
 from ladm.scoring.engines.local import run_units
+from support.commands import Command
+from support.crashes import identity, job_of
+from support.fakes import fake_rows
+from support.files import flip, read_object
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.runs import RESULTS, results
 
 
-def test_a_sound_run_is_called_sound(ladm: Run, made: tuple[str, Path]) -> None:
+def test_a_sound_run_is_called_sound(ladm: Command, made: tuple[str, Path]) -> None:
     for deep in ((), ("--deep",)):
         result = ladm("verify", made[1], *deep)
         assert (result.exit_code, result.stdout) == (0, f"{made[1]} is sound: 40 rows, 3 units\n")
 
 
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(bytes(content))
-
-
-def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
+def test_verify_finds_what_is_wrong(ladm: Command, run: Path) -> None:
     unit = run / "units" / "000002.jsonl"
     whole = unit.read_bytes()
     for at in range(0, len(whole), 97):
@@ -80,8 +76,8 @@ def test_verify_finds_what_is_wrong(ladm: Run, run: Path) -> None:
     )
 
 
-def test_a_damaged_unit_is_scored_again_as_the_message_says(ladm: Run, made: tuple[str, Path], run: Path) -> None:
-    unit, before = run / "units" / "000002.jsonl", contents(run)
+def test_a_damaged_unit_is_scored_again_as_the_message_says(ladm: Command, made: tuple[str, Path], run: Path) -> None:
+    unit, before = run / "units" / "000002.jsonl", results(run)
     flip(unit, 30)
     assert ladm("verify", run).stdout == (
         f"{unit} is damaged at byte 0: the line does not match its checksum; remove it and sorted_by_score.jsonl, and "
@@ -90,7 +86,7 @@ def test_a_damaged_unit_is_scored_again_as_the_message_says(ladm: Run, made: tup
     unit.unlink()
     (run / "sorted_by_score.jsonl").unlink()
     assert ladm("score", made[0], *SMALL, "--output", run).exit_code == 0
-    assert contents(run) == before
+    assert results(run) == before
     identity = run / "run.json"
     identity.write_text(identity.read_text().replace('"rows": 40', '"rows": 41'))
     result = ladm("verify", run)
@@ -100,7 +96,7 @@ def test_a_damaged_unit_is_scored_again_as_the_message_says(ladm: Run, made: tup
     )  # fmt: skip
 
 
-def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Run, run: Path) -> None:
+def test_an_unfinished_run_is_looked_at_as_far_as_it_is(ladm: Command, run: Path) -> None:
     for name in RESULTS:
         (run / name).unlink()
     (run / "units" / "000001.jsonl").rename(run / "units" / "000001.open")
@@ -150,7 +146,7 @@ def test_the_memory_of_verify_hardly_grows_with_the_rows(
     assert (peaks[1] - peaks[0]) / 1000 < 128
 
 
-def test_verify_names_what_differs_in_the_results(ladm: Run, run: Path) -> None:
+def test_verify_names_what_differs_in_the_results(ladm: Command, run: Path) -> None:
     """Files that are whole, as their checksums say, and do not hold the same."""
     path = run / "scores.parquet"
     table = pq.read_table(path)
@@ -185,7 +181,9 @@ def test_verify_names_what_differs_in_the_results(ladm: Run, run: Path) -> None:
     assert ladm("verify", run).stdout.splitlines() == [f"{run}/errors.jsonl is not what the units hold"]
 
 
-def test_verify_deep_sees_other_rows_and_models(ladm: Run, made: tuple[str, Path], run: Path, save_rows: Any) -> None:
+def test_verify_deep_sees_other_rows_and_models(
+    ladm: Command, made: tuple[str, Path], run: Path, save_rows: Any
+) -> None:
     identity = read_object(run / "run.json")
     other = save_rows([{"input_ids": [1, 2, 3]}] * 40)
     identity["about"] |= {"rows": other}

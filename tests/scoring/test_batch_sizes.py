@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import identity, sealed_records
-from fakes import FakeScorer, fake_rows
 
 from ladm.api.memory import Scorer
 from ladm.corpus.rows.reading import open_rows
@@ -27,6 +25,8 @@ from ladm.scoring.engines.events import BatchStarted
 from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.score_unit import READ_TOKENS, score_unit
 from ladm.signals.scorer import ScorerOutput
+from support.crashes import identity, sealed_records
+from support.fakes import FakeScorer, fake_rows
 
 ON_GPU = batch_rule("auto", on_cuda=True)
 

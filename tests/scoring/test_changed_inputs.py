@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from conftest import GOLDEN, SMALL, topical_rows
-from crashes import complete, contents, identity, job_of
-from fakes import fake_rows
 
 from ladm.corpus.rows.fingerprint import rows_fingerprint
 from ladm.corpus.rows.reading import open_rows
@@ -33,6 +30,11 @@ from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.tracker import TrackedWorker, WorkerTracker
 from ladm.storage.file_states import file_states
+from support.crashes import complete, contents, identity, job_of
+from support.fakes import fake_rows
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 ROWS = 6
 

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import SMALL, topical_rows
 
 from ladm.cores import available_cores, share_cores
+from support.models import SMALL
+from support.rows import topical_rows
 
 
 @pytest.fixture

@@ -10,59 +10,29 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
-from conftest import GOLDEN
-from crashes import contents, identity, job_of
-from fakes import fake_rows
 
 from ladm.corpus.rows.fingerprint import sample_digest
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, LockedError
-from ladm.runs.finish import finish
-from ladm.runs.folder import Run
 from ladm.runs.layout import ERRORS_FILE, SORTED_FILE
-from ladm.runs.records import Record
-from ladm.runs.unsealed import adopt_shared
 from ladm.scoring.engines import local, processes
-from ladm.scoring.engines.assignments import OwnUnits
 from ladm.scoring.engines.events import RowsStored
 from ladm.scoring.engines.failures import FailureTracker
 from ladm.scoring.engines.job import WorkerConfig, WorkerProcess
-from ladm.scoring.engines.local import run_units
 from ladm.scoring.engines.tracker import WorkerTracker
 from ladm.storage import locks
 from ladm.storage.locks import locked
-
-TESTS = Path(__file__).parent
-
-
-def complete(
-    folder: Path,
-    rows: Rows,
-    make_scorer: Any = fakes.make_fake,
-    *,
-    devices: int = 1,
-    warn: Callable[[str], None] = print,
-    **config: Any,
-) -> list[Record]:
-    heard: list[Record] = []
-    with locked(folder):
-        run = Run.create_or_resume(folder, identity(rows))
-        adopt_shared(run)
-        source = OwnUnits(run)
-        run_units(
-            job_of(
-                run, rows, source, make_scorer=make_scorer, devices=devices, report=heard.extend, warn=warn, **config
-            )
-        )
-        finish(run)
-    return heard
+from support import fakes
+from support.crashes import contents
+from support.engines import complete
+from support.fakes import fake_rows
+from support.paths import GOLDEN, TESTS
 
 
 def errors_of(folder: Path) -> dict[int, tuple[str, str]]:
@@ -340,12 +310,12 @@ def test_a_broken_device_costs_a_process_and_not_the_run(
 
 SUPERVISOR = """
     import sys
-    sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..', sys.argv[1] + '/../support']
-    import fakes, test_engines
+    sys.path.insert(0, sys.argv[1])
     from pathlib import Path
     from ladm.corpus.rows.reading import open_rows
+    from support import engines, fakes
     if __name__ == "__main__":
-        test_engines.complete(Path(sys.argv[2]), open_rows(sys.argv[3]), fakes.make_waiting, supervised=True)
+        engines.complete(Path(sys.argv[2]), open_rows(sys.argv[3]), fakes.make_waiting, supervised=True)
 """
 
 

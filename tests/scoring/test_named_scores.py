@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import Result
-from conftest import DATA, SMALL, read_lines, read_object, results, topical_rows
 
 from ladm.errors import UsageError
 from ladm.explain.decompose import Decomposer
@@ -25,6 +24,11 @@ from ladm.scoring.sink_warning import sink_warning
 from ladm.settings.config_file import score_settings
 from ladm.settings.runs import RescoreSettings
 from ladm.signals.layer_cds import layer_cds
+from support.files import read_lines, read_object
+from support.models import SMALL
+from support.paths import DATA
+from support.rows import topical_rows
+from support.runs import results
 
 Command = Callable[..., Result]
 

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import Result
-from conftest import GOLDEN, read_lines, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import ladm as front
 from ladm.errors import LadmError, UsageError
-from ladm.method.grid import Method
 from ladm.method.reduction import Reduction, reduce_cds
-from ladm.settings.profiles import Profile, profile_text, read_profile
+from ladm.settings.profiles import read_profile
+from support.commands import Command
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.profiles import write_profile
+from support.rows import topical_rows
+from support.runs import by_index
 
-Run = Callable[..., Result]
-SMALL = ("--model", str(GOLDEN), "--dtype", "float32", "--span-tokens", "16")
 POSITIVE = st.floats(1e-6, 1e6)
 
 
@@ -69,36 +70,6 @@ def test_which_columns_a_reduction_wants() -> None:
         heads.columns((1, 3, 5), num_heads=None)
 
 
-def write_profile(path: Path, run: Path, reduction: Reduction, **settings: Any) -> Path:
-    identity = json.loads((run / "run.json").read_text())
-    method = Method.from_dict(identity["settings"] | settings)
-    profile = Profile(model=identity["model"], method=method, length_tokens=512, reduction=reduction, found={"auc": 1})
-    path.write_text(profile_text(profile))
-    assert read_profile(path) == profile
-    return path
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Any]) -> tuple[str, Path]:
-    """Rows, and a run of them with every layer and head kept."""
-    from click.testing import CliRunner
-    from datasets import Dataset
-
-    from ladm.cli.main import main
-
-    folder = tmp_path_factory.mktemp("kept")
-    rows = topical_rows(golden, [700, 512, 700, 650, 90, 600])
-    rows[1] |= {"meta": {"pile_set_name": 'a "score": 5, name'}}
-    Dataset.from_list(rows).save_to_disk(str(folder / "rows"))
-    command = ["score", str(folder / "rows"), *SMALL, "--output", str(folder / "run"), "--record", "heads"]
-    assert CliRunner().invoke(main, command).exit_code == 0
-    return str(folder / "rows"), folder / "run"
-
-
-def by_index(run: Path) -> dict[int, dict[str, Any]]:
-    return {line["index"]: line for line in read_lines(run / "sorted_by_score.jsonl")}
-
-
 def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observer: Any, golden: Any) -> None:
     import torch
 
@@ -121,7 +92,7 @@ def test_heads_are_scored_by_the_equations(kept: tuple[str, Path], golden_observ
     assert len(line["cds_per_layer"]) == 3
 
 
-def test_long_range_focus_is_a_median_of_far_pairs(ladm: Run, save_rows: Any, golden: Any, tmp_path: Path) -> None:
+def test_long_range_focus_is_a_median_of_far_pairs(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> None:
     import torch
 
     from ladm.method.cds import long_range_focus
@@ -137,7 +108,7 @@ def test_long_range_focus_is_a_median_of_far_pairs(ladm: Run, save_rows: Any, go
 
 
 def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
-    ladm: Run, kept: tuple[str, Path], tmp_path: Path
+    ladm: Command, kept: tuple[str, Path], tmp_path: Path
 ) -> None:
     rows, run = kept
     reduction = Reduction(how="signed", layers=(0, 1), heads=((0, 1), (1, 3)), weights=(1.0, -0.5))
@@ -161,7 +132,7 @@ def test_rows_are_scored_by_signed_heads_as_they_are_rescored(
 
 
 def test_rows_of_other_lengths_than_the_profile_are_counted(
-    ladm: Run, kept: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
+    ladm: Command, kept: tuple[str, Path], save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     """The first row has the length of the profile, which says nothing about the others."""
     profile = write_profile(tmp_path / "p.yaml", kept[1], Reduction(layers=(0, 1)))
@@ -175,7 +146,7 @@ def test_rows_of_other_lengths_than_the_profile_are_counted(
         ) in result.stderr
 
 
-def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_profile_binds_the_settings_and_stops_early(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     profile = write_profile(tmp_path / "p.yaml", run, Reduction(how="median", layers=(0, 1)))
     plain = ("--model", GOLDEN, "--dtype", "float32")
@@ -198,7 +169,7 @@ def test_a_profile_binds_the_settings_and_stops_early(ladm: Run, kept: tuple[str
     assert result.stdout.startswith("already finished: 5 rows scored")
 
 
-def test_a_profile_of_another_model_or_method_is_refused(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_profile_of_another_model_or_method_is_refused(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     profile = write_profile(tmp_path / "p.yaml", run, Reduction(layers=(0,)), d_afs=2, n=2)
     result = ladm("rescore", run, "--profile", profile, "--output", tmp_path / "a")

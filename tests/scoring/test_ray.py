@@ -13,10 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import crashes
-import fakes
 import pytest
-from conftest import GOLDEN, topical_rows
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LadmError, UsageError
@@ -28,6 +25,9 @@ from ladm.scoring.engines.placement import Shard
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.scoring.identity import checked_scorer, machine_identity
 from ladm.storage.locks import locked
+from support import crashes, fakes
+from support.paths import GOLDEN, TESTS
+from support.rows import topical_rows
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -44,7 +44,7 @@ def cluster() -> Iterator[Any]:
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_worker_niceness")}
     # An empty entry would mean the working folder of every process. Ray gives its workers a low priority, with which
     # they would hardly run beside other tests.
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1] / "support"), before["PYTHONPATH"]]))
+    path = os.pathsep.join(filter(None, [str(TESTS), before["PYTHONPATH"]]))
     os.environ.update({"PYTHONPATH": path, "RAY_worker_niceness": "0"})
     found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL
 from tokenizers import Tokenizer
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.modeling.facts import model_facts
 from ladm.scoring.row_checks import require_tokenizer
+from support.models import SMALL
+from support.paths import GOLDEN
 
 Command = Callable[..., Result]
 GOLDEN_FLAGS = ("--model", str(GOLDEN), "--dtype", "float32", "--device", "cpu")
@@ -170,7 +171,7 @@ def test_every_command_takes_the_same_default_span(
 def test_the_default_span_is_of_rows_that_the_model_can_read(
     ladm: Command, save_rows: Any, tmp_path: Path, out: Path
 ) -> None:
-    from test_row_checks import model
+    from support.models import model
 
     small = model(tmp_path / "m", "llama", max_position_embeddings=768)
     rows = save_rows(rows_of_lengths([1024] * 50 + [512] * 40))

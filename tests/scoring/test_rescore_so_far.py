@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from conftest import SMALL, read_lines, read_object, results, topical_rows
 
 import ladm as ladm_package
 from ladm.cli.main import main
@@ -20,6 +19,10 @@ from ladm.errors import IncompleteError, LadmError, LadmWarning
 from ladm.runs.folder import Run
 from ladm.runs.layout import RESULT_FILES
 from ladm.runs.lines import encode_line, read_records
+from support.files import read_lines, read_object
+from support.models import SMALL
+from support.rows import topical_rows
+from support.runs import results
 
 Command = Callable[..., Result]
 ROWS, UNIT_ROWS = 40, 16

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """`ladm rescore`: scores computed again from stored layers and heads, and what it refuses."""
 
 from __future__ import annotations
@@ -8,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import GOLDEN, read_object
-from test_profiles import SMALL, Run, by_index, kept, write_profile  # noqa: F401
 
 from ladm.method.reduction import Reduction
+from support.commands import Command
+from support.files import read_object
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.profiles import write_profile
+from support.runs import by_index
 
 
-def test_rescoring_gives_what_scoring_gives(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_rescoring_gives_what_scoring_gives(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     for how in ("median", "geometric"):
         direct, again = tmp_path / f"direct {how}", tmp_path / f"again {how}"
@@ -31,7 +34,7 @@ def test_rescoring_gives_what_scoring_gives(ladm: Run, kept: tuple[str, Path], t
     assert result.exit_code == 0, result.output
 
 
-def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     before = by_index(run)
     ladm("rescore", run, "--layers", "0,2", "--output", tmp_path / "some")
@@ -55,7 +58,7 @@ def test_rescoring_some_layers_and_by_a_profile_of_heads(ladm: Run, kept: tuple[
         assert len(direct["cds_per_layer"]) == 2
 
 
-def test_signed_weights_have_no_other_layers(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_signed_weights_have_no_other_layers(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     run, signed = kept[1], tmp_path / "signed"
     profile = write_profile(tmp_path / "signed.yaml", run, Reduction(how="signed", layers=(0, 2), weights=(1.0, -0.5)))
     assert ladm("rescore", run, "--profile", profile, "--output", signed).exit_code == 0
@@ -69,7 +72,7 @@ def test_signed_weights_have_no_other_layers(ladm: Run, kept: tuple[str, Path], 
     assert again.exit_code == 0, again.stderr
 
 
-def test_a_signed_sum_is_not_inspected(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_signed_sum_is_not_inspected(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     signed = tmp_path / "signed"
     profile = write_profile(
         tmp_path / "signed.yaml", kept[1], Reduction(how="signed", layers=(0, 2), weights=(1.0, -0.5))
@@ -85,7 +88,9 @@ def test_a_signed_sum_is_not_inspected(ladm: Run, kept: tuple[str, Path], tmp_pa
     assert not (signed / "inspected").exists()
 
 
-def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_forms_are_those_of_the_ablation_and_can_be_rescored(
+    ladm: Command, kept: tuple[str, Path], tmp_path: Path
+) -> None:
     rows, run = kept
     ladm("score", rows, *SMALL, "--record", "forms", "--output", tmp_path / "forms")
     ladm("score", rows, *SMALL, "--record", "heads", "--ablation", "no-std", "--output", tmp_path / "no-std")
@@ -118,7 +123,7 @@ def test_forms_are_those_of_the_ablation_and_can_be_rescored(ladm: Run, kept: tu
     assert result.stderr == f"ladm: {other} scores with ablation none, but {ablated_run} was scored with no-std\n"
 
 
-def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_rescore_faults_in_full(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     rows, run = kept
     heads = write_profile(tmp_path / "h.yaml", run, Reduction(layers=(0,), heads=((0, 1),)))
     ladm("score", rows, *SMALL, "--output", tmp_path / "layers")
@@ -148,7 +153,7 @@ def test_rescore_faults_in_full(ladm: Run, kept: tuple[str, Path], tmp_path: Pat
     )
 
 
-def test_rescoring_a_damaged_run(ladm: Run, kept: tuple[str, Path], tmp_path: Path) -> None:
+def test_rescoring_a_damaged_run(ladm: Command, kept: tuple[str, Path], tmp_path: Path) -> None:
     import shutil
 
     run = tmp_path / "run"

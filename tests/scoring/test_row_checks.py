@@ -16,26 +16,11 @@ from ladm.corpus.rows.reading import open_rows
 from ladm.errors import StorageError
 from ladm.modeling.facts import model_facts
 from ladm.modeling.model_files import hub_name, model_folder, model_identity
-from tests.conftest import GOLDEN, SMALL, topical_rows
+from support.models import SMALL, model
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 NO_SPAN = SMALL[:-2]
-SMALL_MODEL = {
-    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 1024, "pad_token_id": 0,
-}  # fmt: skip
-
-
-def model(folder: Path, kind: str, *, edit: dict[str, Any] | None = None, **config: Any) -> Path:
-    """A small model with random weights; `edit` changes its config.json afterwards."""
-    import torch
-    from transformers import AutoConfig, AutoModel
-
-    torch.manual_seed(0)
-    AutoModel.from_config(AutoConfig.for_model(kind, **{**SMALL_MODEL, **config})).save_pretrained(folder)
-    path = folder / "config.json"
-    content = {**json.loads(path.read_text()), **(edit or {})}
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
-    return folder
 
 
 def last(result: Any) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, read_lines, results, topical_rows
 
 from ladm.corpus.rows.reading import open_rows
 from ladm.method.grid import span_grid
@@ -20,6 +19,11 @@ from ladm.modeling.facts import model_facts
 from ladm.scoring.plan import make_plan
 from ladm.scoring.score import score
 from ladm.settings.score import ScoreSettings
+from support.files import read_lines
+from support.models import SMALL
+from support.paths import GOLDEN, ROOT
+from support.rows import topical_rows
+from support.runs import results
 
 Run = Callable[..., Result]
 
@@ -124,7 +128,7 @@ def test_the_configs_that_are_shipped_load(name: str) -> None:
     from ladm.settings.config_file import score_settings
     from ladm.settings.score import ScoreSettings
 
-    path = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    path = ROOT / "configs" / f"{name}.yaml"
     loaded = score_settings(str(path), {"rows": "rows", "output": "run"})
     plain = ScoreSettings(span_tokens=loaded.span_tokens, record=loaded.record)
     assert (loaded.method, loaded.reduce) == (plain.method, plain.reduce)

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, results, topical_rows
+
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
+from support.runs import results
 
 Run = Callable[..., Result]
 

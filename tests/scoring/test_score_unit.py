@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import complete, contents, identity, job_of
-from fakes import FakeScorer, fake_rows
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import StorageError
@@ -23,6 +21,8 @@ from ladm.scoring.engines.input_guard import InputGuard
 from ladm.scoring.engines.score_unit import score_unit
 from ladm.scoring.engines.tracker import TrackedWorker, UnitQueue, WorkerTracker
 from ladm.signals.scorer import ScorerOutput
+from support.crashes import complete, contents, identity, job_of
+from support.fakes import FakeScorer, fake_rows
 
 Log = list[tuple[str, int]]
 """What happened, and the first row that it happened to."""

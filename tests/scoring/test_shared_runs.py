@@ -11,10 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fakes
 import pytest
-from crashes import contents, identity, sealed_records, take_part
-from test_engines import complete
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LockedError, StorageError, UsageError
@@ -28,8 +25,10 @@ from ladm.scoring.engines import shared_units
 from ladm.scoring.engines.placement import Placement, Shard, parse_shard, placement_from
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.storage.locks import locked
-
-TESTS = Path(__file__).parents[1] / "support"
+from support import fakes
+from support.crashes import contents, identity, sealed_records, take_part
+from support.engines import complete
+from support.paths import TESTS
 
 
 @pytest.fixture
@@ -46,10 +45,10 @@ def whole(tmp_path: Path, rows: Rows) -> dict[str, bytes]:
 SHARER = """
     import sys
     sys.path.insert(0, sys.argv[1])
-    import crashes, fakes
     from pathlib import Path
     from ladm.scoring.engines.placement import Shard
     from ladm.corpus.rows.reading import open_rows
+    from support import crashes, fakes
     rows = open_rows(sys.argv[3])
     print(crashes.take_part(Path(sys.argv[2]), rows, Shard(int(sys.argv[4]), 2), fakes.make_meeting, lease=600.0))
 """

@@ -18,12 +18,16 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, results, topical_rows
+
+from support.models import SMALL
+from support.paths import GOLDEN, TESTS
+from support.rows import topical_rows
+from support.runs import results
 
 Run = Callable[..., Result]
 
 
-PAUSED = str(Path(__file__).parents[1] / "support" / "paused_ladm.py")
+PAUSED = str(TESTS / "support" / "paused_ladm.py")
 
 
 def start(*arguments: Any, pause_after: int) -> subprocess.Popen[str]:

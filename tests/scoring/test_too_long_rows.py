@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from test_prepare import write_jsonl
 
 import ladm as package
 from ladm.modeling.facts import stated_positions
+from support.documents import write_jsonl
 
 Command = Callable[..., Result]
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN, run_script, topical_rows
 
-BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+from support.commands import run_script
+from support.paths import GOLDEN, ROOT
+from support.rows import topical_rows
+
+BENCH = ROOT / "scripts" / "bench"
 
 
 def refusal(program: str, *arguments: Any) -> Any:

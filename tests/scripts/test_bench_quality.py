@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-QUALITY = Path(__file__).parents[2] / "scripts" / "bench" / "quality"
+from support.paths import ROOT
+
+QUALITY = ROOT / "scripts" / "bench" / "quality"
 DOCUMENTS, LISTS, TOKENS = 32, 8, 512
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench" / "table5.py"
+from support.paths import ROOT
+
+SCRIPT = ROOT / "scripts" / "bench" / "table5.py"
 sys.path.append(str(SCRIPT.parent))
 
 import table5  # noqa: E402

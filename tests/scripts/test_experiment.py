@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import yaml
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts" / "experiment"))
+from support.paths import ROOT
+
+sys.path.append(str(ROOT / "scripts" / "experiment"))
 
 import outcomes
 import selection
 from planted_pool import plant
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_full_disk_leaves_no_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:

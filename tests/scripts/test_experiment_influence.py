@@ -14,7 +14,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "experiment" / "influence"
+from support.paths import ROOT
+
+SCRIPTS = ROOT / "scripts" / "experiment" / "influence"
 sys.path += [str(SCRIPTS), str(SCRIPTS.parent)]
 
 import gradients  # noqa: E402

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts" / "experiment"))
+from support.paths import ROOT
+
+sys.path.append(str(ROOT / "scripts" / "experiment"))
 
 from pool import candidates, extract, faults, fetch, formats, report, select_rows, sources
 from pool.extract import Document, Source
@@ -19,7 +21,7 @@ from pool.formats import Section
 from pool.imports import import_order, imported_names
 from pool.rows import SharedText, cut_rows, grams
 
-POOL = Path(__file__).resolve().parents[2] / "scripts" / "experiment" / "pool"
+POOL = ROOT / "scripts" / "experiment" / "pool"
 
 
 @pytest.fixture

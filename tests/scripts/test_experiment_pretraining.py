@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import run_script
-from interruptions import Stopped, disk_operations, stop_at
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "experiment"
+from support.commands import run_script
+from support.interruptions import Stopped, disk_operations, stop_at
+from support.paths import ROOT
+
+SCRIPTS = ROOT / "scripts" / "experiment"
 sys.path.append(str(SCRIPTS))
 sys.path.append(str(SCRIPTS / "pretraining"))
 

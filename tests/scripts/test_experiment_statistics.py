@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "experiment"
+from support.paths import ROOT
+
+SCRIPTS = ROOT / "scripts" / "experiment"
 sys.path.append(str(SCRIPTS))
 sys.path.append(str(SCRIPTS / "pretraining"))
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "experiment"
+from support.paths import ROOT
+
+SCRIPTS = ROOT / "scripts" / "experiment"
 sys.path.append(str(SCRIPTS))
 sys.path.append(str(SCRIPTS / "pretraining"))
 sys.path.append(str(SCRIPTS.parent / "toy"))

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, GOLDEN, read_lines, run_script, topical_rows
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[2]
+from support.commands import run_script
+from support.files import read_lines
+from support.paths import DATA, GOLDEN, ROOT
+from support.rows import topical_rows
+
 SCRIPTS = ROOT / "scripts"
 
 

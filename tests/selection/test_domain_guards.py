@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_run_columns import add_signal
-from test_select_options import Command, scored, selected  # noqa: F401
 
 from ladm.cli.display import _guard_table
 from ladm.errors import LadmError, UsageError
@@ -21,6 +19,9 @@ from ladm.selection.manifest_file import read_manifest
 from ladm.settings.guards import POOL_GUARDS, Guard, Limit, parse_guard, parse_guards
 from ladm.settings.value_guards import ValueGuard, parse_value_guard, spell_value
 from ladm.storage.json_object import CHECKSUM
+from support.commands import Command
+from support.runs import add_signal
+from support.subsets import selected
 
 
 def test_how_they_are_written() -> None:
@@ -152,7 +153,7 @@ def test_a_value_where_a_quantile_was_meant() -> None:
         _applied("x:1-50%/domain", [0.0, 0.5, 0.0, 4.0], [0, 0, 1, 1])
 
 
-def test_a_domain_of_high_values_keeps_its_share(ladm: Command, scored: tuple[str, Path]) -> None:  # noqa: F811
+def test_a_domain_of_high_values_keeps_its_share(ladm: Command, scored: tuple[str, Path]) -> None:
     rows, run = scored
     # Documents 1, 5 and 7 are of domain 1. Row 3 has no score.
     weight = {0: 0.1, 1: 10, 2: 0.2, 4: 0.3, 5: 20, 6: 0.4, 7: 30}
@@ -194,7 +195,7 @@ def test_the_line_of_a_guard_names_the_domains_that_lost_most() -> None:
     assert line.endswith(", d04 5, d11 5, d18 5, d25 5, and 18 domains more)")
 
 
-def test_a_manifest_with_limits_that_its_guard_does_not_have(ladm: Command, scored: tuple[str, Path]) -> None:  # noqa: F811
+def test_a_manifest_with_limits_that_its_guard_does_not_have(ladm: Command, scored: tuple[str, Path]) -> None:
     rows, run = scored
     selected(ladm, run, "--rows", rows, "--documents", "2", "--within", "length:-90%")
     path = run.parent / "subset" / "manifest.json"

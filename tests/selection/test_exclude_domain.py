@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
-from test_prepare import write_jsonl
 
 import ladm as package
 from ladm.errors import UsageError
 from ladm.selection.inclusion import compacted
+from support.documents import write_jsonl
+from support.models import SMALL
+from support.rows import topical_rows
+from support.subsets import manifest
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 600, 700, 480, 512, 490, 530]
@@ -36,11 +38,6 @@ def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tupl
     for data, name in ((every, "run"), (others, "run-few")):
         score_once(data, "--signals", "cds,longattn,text", output=tmp_path / name)
     return every, others, tmp_path / "run", tmp_path / "run-few"
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return content
 
 
 def test_a_selection_is_that_of_rows_without_the_domain(

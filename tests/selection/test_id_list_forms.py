@@ -14,17 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
-from test_exclude_domain import manifest
-from test_id_lists import excluded, scored, write_ids, write_uuids  # noqa: F401
-from test_pipeline import job_words, write_finepdfs
 
 import ladm as package
 from ladm.corpus.ids.files import hashes_of, read_id_file
 from ladm.corpus.ids.in_memory import are_ids_in_memory, read_ids_in_memory
 from ladm.errors import LadmError, LadmWarning, StorageError, UsageError
+from support.id_lists import excluded, named_rows, write_ids, write_uuids
+from support.jobs import job_words, write_finepdfs
+from support.subsets import manifest
 
 Command = Callable[..., Result]
 CSV = b'\xef\xbb\xbftext,id \n"a, ""b""\nc",007\n\nx,d\ny,d\n'
+
+
+@pytest.fixture
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    rows = save_rows(named_rows(golden))
+    return rows, score_once(rows, "--signals", "cds,longattn,text", output=tmp_path / "run")
 
 
 class ArrowColumn:
@@ -126,7 +132,7 @@ def test_ids_in_memory_are_those_of_a_file() -> None:
     assert len(digests) == 1
 
 
-def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path, Path], tmp_path: Path) -> None:  # noqa: F811
+def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path], tmp_path: Path) -> None:
     frames = pytest.importorskip("pandas")
     no_id = "has no id, which is a text or a whole number"
     for ids, message in (
@@ -163,7 +169,7 @@ def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path, Path], tmp_p
 
 def test_a_subset_is_bound_to_ids_in_memory(
     ladm: Command,
-    scored: tuple[str, Path, Path],  # noqa: F811
+    scored: tuple[str, Path],
     tmp_path: Path,
 ) -> None:
     drop, output = excluded(tmp_path), tmp_path / "s"

@@ -15,9 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
-from conftest import SMALL, topical_rows
-from test_exclude_domain import manifest
-from test_pipeline import job_words, write_finepdfs
 
 import ladm as package
 from ladm.corpus.ids.files import hashes_of, read_id_file
@@ -28,15 +25,13 @@ from ladm.selection.id_lists import match_ids, read_id_lists
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings.pipeline import RunSettings
 from ladm.settings.selection import SelectSettings
+from support.id_lists import LENGTHS, OUT, excluded, named_rows, write_ids, write_uuids
+from support.jobs import job_words, write_finepdfs
+from support.models import SMALL
+from support.rows import topical_rows
+from support.subsets import manifest
 
 Command = Callable[..., Result]
-LENGTHS = [512, 400, 450, 600, 700, 480, 512, 490, 530]
-OUT = (2, 5, 6)
-"""The rows that lists exclude."""
-
-
-def named_rows(golden: Any) -> list[dict[str, Any]]:
-    return [row | {"id": f"d{k}"} for k, row in enumerate(topical_rows(golden, LENGTHS))]
 
 
 @pytest.fixture
@@ -47,15 +42,6 @@ def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tupl
     for data, name in ((every, "run"), (few, "run-few")):
         score_once(data, "--signals", "cds,longattn,text", output=tmp_path / name)
     return every, tmp_path / "run", tmp_path / "run-few"
-
-
-def write_ids(path: Path, ids: list[str]) -> Path:
-    path.write_text("".join(f"{each}\n" for each in ids))
-    return path
-
-
-def excluded(folder: Path) -> Path:
-    return write_ids(folder / "drop.txt", [*(f"d{k}" for k in OUT), "x1", "x2"])
 
 
 def test_a_selection_is_that_of_rows_without_the_documents(
@@ -316,10 +302,6 @@ def test_lists_of_many_ids_take_little_memory(scored: tuple[str, Path, Path], tm
     matched = match_ids([found], [open_rows(scored[0])])
     assert matched is not None
     assert (matched.found, matched.included_T.tolist()) == ([1], [k == 3 for k in range(9)])
-
-
-def write_uuids(path: Path, numbers: range) -> Path:
-    return write_ids(path, [f"<urn:uuid:{k}>" for k in numbers])
 
 
 def test_a_job_is_bound_to_the_content_of_its_lists(ladm: Command, talking: Path, tmp_path: Path) -> None:

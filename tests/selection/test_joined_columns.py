@@ -16,9 +16,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
-from test_explorer import data_of
-from test_select_options import selected
 
 import ladm as front
 from ladm.corpus.rows import reading as rows_module
@@ -27,6 +24,10 @@ from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
+from support.models import SMALL
+from support.pages import data_of
+from support.rows import topical_rows
+from support.subsets import selected
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]

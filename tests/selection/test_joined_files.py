@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from click.testing import Result
-from conftest import SMALL, topical_rows
-from test_select_options import selected
 
 import ladm as front
 from ladm.corpus.ids import readers as id_readers
@@ -26,6 +24,9 @@ from ladm.errors import LadmError, StorageError, UsageError
 from ladm.runs.columns.joined_files import JoinedFile
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings.selection import SelectSettings
+from support.models import SMALL
+from support.rows import topical_rows
+from support.subsets import selected
 
 Command = Callable[..., Result]
 QUALITY = {"d0": 0.1, "d1": 0.7, "d2": 0.3, "7": 0.9, "x1": 5.0}

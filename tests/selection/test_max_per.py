@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_object, topical_rows
 from datasets import load_from_disk
-from test_import_ladm import write_corpus
 
 import ladm as front
 from ladm.corpus.rows.reading import open_rows
 from ladm.corpus.rows.value_keys import NO_VALUE, read_value_keys
 from ladm.selection.limits import within_caps
 from ladm.selection.manifest_file import read_manifest
+from support.documents import write_corpus
+from support.files import read_object
+from support.models import SMALL
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 480, 700, 490, 512, 430]

@@ -12,15 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_object, topical_rows
 from datasets import load_from_disk
-from test_import_ladm import write_corpus
 
 import ladm as front
 from ladm.corpus.rows.hosts import LONGEST_AUTHORITY, _host_in, host_of
 from ladm.corpus.rows.reading import open_rows
 from ladm.corpus.rows.value_keys import NO_VALUE, _keys, read_value_keys
 from ladm.selection.manifest_file import read_manifest
+from support.documents import write_corpus
+from support.files import read_object
+from support.models import SMALL
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 480, 700, 490, 512, 430]

@@ -15,12 +15,14 @@ from typing import Any
 import datasets
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_object, topical_rows
-from test_import_ladm import write_corpus
 
 import ladm as front
 from ladm.errors import UsageError
 from ladm.selection.quota_weights import read_quota
+from support.documents import write_corpus
+from support.files import read_object
+from support.models import SMALL
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 480, 700, 490, 512]

@@ -12,8 +12,6 @@ from typing import Any
 import fsspec
 import pytest
 from click.testing import Result
-from conftest import topical_rows
-from test_select_options import write_profile
 
 from ladm.api.pipeline import select as in_python
 from ladm.errors import LadmError
@@ -22,6 +20,8 @@ from ladm.selection.formats import destination
 from ladm.selection.manifest import ChosenRows
 from ladm.selection.manifest_file import read_manifest, read_manifest_and_chosen, write_manifest
 from ladm.storage.digests import file_xxh3
+from support.rows import topical_rows
+from support.subsets import write_profile
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]

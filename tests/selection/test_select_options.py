@@ -14,8 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_lines, topical_rows
-from test_run_columns import add_signal
 
 from ladm.errors import LadmError, UsageError
 from ladm.runs.columns.by_name import read_columns
@@ -23,35 +21,22 @@ from ladm.runs.folder import Run
 from ladm.selection.budget import select_documents, take_above
 from ladm.selection.quota_weights import read_quota
 from ladm.selection.sampling import gumbel_keys
-from ladm.settings.profiles import Profile, profile_text
 from ladm.settings.quantities import parse_token_budget
 from ladm.settings.selection import SelectSettings
+from support.files import read_lines
+from support.models import SMALL
+from support.rows import topical_rows
+from support.runs import add_signal
+from support.subsets import selected, write_profile
 
 Command = Callable[..., Result]
-LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]
-"""The fourth row is too short for a score. Even rows are of domain 0, odd ones of domain 1."""
-
-
-@pytest.fixture
-def scored(score_rows: Any, golden: Any) -> tuple[str, Path]:
-    return score_rows(topical_rows(golden, LENGTHS))
-
-
-def selected(ladm: Command, run: Path, *flags: Any) -> dict[str, Any]:
-    """The manifest of a selection; the chosen positions of its only run are under `positions`."""
-    output = run.parent / "subset"
-    shutil.rmtree(output, ignore_errors=True)
-    result = ladm("select", run, *flags, "--output", output)
-    assert result.exit_code == 0, result.output
-    manifest: dict[str, Any] = json.loads((output / "manifest.json").read_text())
-    return manifest | {"positions": manifest["chosen"][0]["positions"], "table": result.stdout.splitlines()}
 
 
 # Budgets
 
 
 def test_documents_are_shared_out_and_what_a_small_domain_leaves_goes_to_the_others() -> None:
-    from test_selection import pool, taken
+    from support.domains import pool, taken
 
     documents = [("a", 9.0, 5), ("b", 3.0, 1), ("b", 2.0, 1), ("b", 1.0, 1), ("c", 7.0, 1), ("c", 6.0, 9)]
     domains = pool(*documents)
@@ -196,15 +181,6 @@ def test_limits_of_a_column_of_float32_include_what_is_shown_with_their_digits(
     for value in set(shown.values()):
         found = selected(ladm, run, *everything, "--within", f"unigram_entropy:{value}-{value}")
         assert found["positions"] == sorted(index for index in shown if shown[index] == value)
-
-
-def write_profile(run: Path, path: Path, band: dict[str, tuple[float, float, float]], **changes: Any) -> Path:
-    """A profile whose score is that of the run, unless `changes` say otherwise."""
-    identity = Run.read(run).identity
-    model = {"type": str(identity.model["type"]), "sha256": identity.model_sha256}
-    fields = {"model": model, "method": identity.method, "length_tokens": 512, "reduction": identity.reduction}
-    path.write_text(profile_text(Profile(**fields | {"band": band} | changes)))  # type: ignore[arg-type]
-    return path
 
 
 def test_the_band_of_a_profile(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, read_lines, topical_rows
-from test_select_options import selected, write_profile
 
 from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
+from support.files import read_lines
+from support.models import SMALL
+from support.rows import topical_rows
+from support.subsets import selected, write_profile
 
 Command = Callable[..., Result]
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, read_lines, read_object, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,28 +25,14 @@ from ladm.selection.budget import Domains, DomainSelection, round_quotas, select
 from ladm.selection.formats.destination import LocalFolder
 from ladm.selection.manifest_file import read_manifest
 from ladm.settings.quantities import parse_tokens
-
-
-def pool(*documents: tuple[str, float, int]) -> Domains:
-    """(domain, score, tokens) of each document; its row is its place in the list."""
-    ranked = sorted(range(len(documents)), key=lambda k: (-documents[k][1], k))
-    domains = {}
-    for name in sorted({domain for domain, _, _ in documents}):
-        places = [k for k in ranked if documents[k][0] == name]
-        domains[name] = DomainSelection(
-            positions=np.array(places),
-            num_tokens=np.array([documents[k][2] for k in places]),
-            scores=np.array([documents[k][1] for k in places]),
-        )
-    return domains
+from support.domains import pool, taken
+from support.files import read_lines, read_object
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 
 def token_shares(domains: Domains) -> dict[str, int]:
     return {name: domain.pool_tokens for name, domain in domains.items()}
-
-
-def taken(domains: Domains) -> dict[str, list[int]]:
-    return {name: domain.taken_positions.tolist() for name, domain in domains.items()}
 
 
 documents = st.lists(

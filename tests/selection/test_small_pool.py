@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
+
+from support.models import SMALL
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 90, 700, 480, 512, 490]

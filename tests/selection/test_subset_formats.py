@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,42 +20,23 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
-from conftest import GOLDEN, SMALL, read_lines, topical_rows
 
 from ladm.errors import LadmError
 from ladm.selection.formats.card import card_text
 from ladm.selection.formats.content import SubsetContent
 from ladm.selection.manifest_file import read_manifest
+from support.files import read_lines
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
+from support.subset_formats import LENGTHS, files, read_megatron, rows_with_ids, select
 
 Command = Callable[..., Result]
-LENGTHS = [512, 400, 450, 512, 700, 480, 512, 490]
-NPY_FILES = {"tokens.npy", "offsets.npy", "rows.parquet"}
-
-
-def read_megatron(prefix: Path) -> list[np.ndarray[Any, Any]]:
-    """The sequences of a Megatron-LM data set, from the description of its index."""
-    content = prefix.with_suffix(".idx").read_bytes()
-    magic, version, code, sequences, boundaries = struct.unpack_from("<9sQBQQ", content)
-    assert (magic, version) == (b"MMIDIDX\x00\x00", 1)
-    dtype = {4: np.int32, 8: np.uint16}[code]
-    at = 34
-    lengths = np.frombuffer(content, np.int32, sequences, at)
-    at += lengths.nbytes
-    pointers = np.frombuffer(content, np.int64, sequences, at)
-    at += pointers.nbytes
-    documents = np.frombuffer(content, np.int64, boundaries, at)
-    assert at + documents.nbytes == len(content)
-    assert documents.tolist() == list(range(sequences + 1))
-    data = prefix.with_suffix(".bin").read_bytes()
-    assert len(data) == lengths.sum() * np.dtype(dtype).itemsize
-    return [np.frombuffer(data, dtype, n, start) for n, start in zip(lengths, pointers, strict=True)]
 
 
 @pytest.fixture
 def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
-    rows = topical_rows(golden, LENGTHS)
-    rows[3]["input_ids"] = rows[3]["input_ids"][:90]
-    folder = save_rows([row | {"id": f"doc-{row['index']}", "score": "own"} for row in rows])
+    folder = save_rows(rows_with_ids(golden))
     return folder, score_once(folder, output=tmp_path / "run")
 
 
@@ -66,10 +46,6 @@ def chosen(scored: tuple[str, Path], tmp_path: Path, ladm: Command) -> list[dict
 
     assert select(ladm, scored, tmp_path / "arrow").exit_code == 0
     return load_from_disk(str(tmp_path / "arrow"))["train"].to_list()
-
-
-def select(ladm: Command, scored: tuple[str, Path], output: Any, *more: Any) -> Result:
-    return ladm("select", scored[1], "--rows", scored[0], "--tokens", "2k", "-o", output, *more)
 
 
 def test_score_rank_domain_and_id_are_columns(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
@@ -521,7 +497,3 @@ def test_a_killed_command_leaves_nothing_and_writes_the_same_bytes(
     assert [manifest.pop("crc32") != "" for manifest in manifests] == [True, True]
     assert manifests[0] == manifests[1]
     assert found == expected
-
-
-def files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]

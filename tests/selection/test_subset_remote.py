@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 from click.testing import Result
-from conftest import topical_rows
-from test_subset_formats import LENGTHS, NPY_FILES, files, select
 
 from ladm.api.pipeline import select as in_python
 from ladm.selection import writing
+from support.rows import topical_rows
+from support.subset_formats import LENGTHS, NPY_FILES, files, select
 
 Command = Callable[..., Result]
 

@@ -14,12 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from conftest import SMALL, topical_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from test_explorer import data_of
-from test_pipeline import job_words, write_finepdfs
-from test_select_options import LENGTHS, selected
 
 import ladm as front
 from ladm.corpus.rows.reading import open_rows
@@ -31,6 +27,11 @@ from ladm.selection.ranking_warnings import unguarded_warning
 from ladm.settings.guards import parse_guard
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_guards import ValueGuard, ValueRange, spell_value
+from support.jobs import job_words, write_finepdfs
+from support.models import SMALL
+from support.pages import data_of
+from support.rows import topical_rows
+from support.subsets import LENGTHS, selected
 
 Command = Callable[..., Result]
 LANGUAGES = ["en", "de", "en", "en", "fr", None, "de", "en-GB"]

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """`ladm verify` of rows and of subsets, and the readers that refuse a subset that is not as it was selected."""
 
 from __future__ import annotations
@@ -11,14 +10,21 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import GOLDEN
-from test_subset_formats import Command, scored, select  # noqa: F401
-from test_verify import flip
 
 import ladm as library
 from ladm.errors import LadmError
+from support.commands import Command
+from support.files import flip
+from support.paths import GOLDEN
+from support.subset_formats import rows_with_ids, select
 
 FORMATS = ("arrow", "parquet", "jsonl", "megatron", "npy")
+
+
+@pytest.fixture
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+    folder = save_rows(rows_with_ids(golden))
+    return folder, score_once(folder, output=tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from conftest import read_lines, results, topical_rows
 
 import ladm as front
 from ladm.errors import UsageError
@@ -22,32 +21,16 @@ from ladm.runs.columns.by_name import read_columns
 from ladm.runs.folder import Run
 from ladm.scoring.plan import Plan
 from ladm.signals.prolong import SEGMENT_TOKENS, choose_pairs, long_dependency
+from support.files import read_lines
+from support.rows import topical_rows
+from support.runs import results
 
 Command = Callable[..., Result]
 LENGTHS = [700, 512, 600]
 
 
-@pytest.fixture
-def small(golden_lm: Path) -> tuple[str, ...]:
-    return ("--model", str(golden_lm), "--dtype", "float32", "--device", "cpu")
-
-
-@pytest.fixture
-def rows(save_rows: Any, golden: Any) -> str:
-    return str(save_rows(topical_rows(golden, LENGTHS)))
-
-
 def by_index(folder: Path) -> dict[int, dict[str, Any]]:
     return {line["index"]: line for line in read_lines(folder / "sorted_by_score.jsonl")}
-
-
-@pytest.fixture
-def run(ladm: Command, rows: str, small: Any, tmp_path: Path) -> Path:
-    """A finished run of CDS alone, in spans that are not the default."""
-    folder = tmp_path / "run"
-    command = ("score", rows, *small, "--span-tokens", "16", "--signals", "cds", "--output", folder)
-    assert ladm(*command).exit_code == 0
-    return folder
 
 
 def files(folder: Path) -> dict[str, bytes]:

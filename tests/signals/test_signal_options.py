@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Options of a signal that is not computed are refused, and those of one that a run has or gets are accepted."""
 
 from __future__ import annotations
@@ -7,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_added_signals import Command, rows, run, small  # noqa: F401
 
 import ladm as front
 from ladm.errors import UsageError
 from ladm.runs.folder import Run
 from ladm.settings.profiles import Profile, profile_text
+from support.commands import Command
 
 
 @pytest.mark.parametrize(

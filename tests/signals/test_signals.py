@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from conftest import GOLDEN, read_lines, topical_rows
 
 import ladm as front
 from ladm.errors import UsageError
@@ -23,6 +22,9 @@ from ladm.signals.context_gain import continues_earlier_bigram, gain_columns, wi
 from ladm.signals.gain_losses import gain_losses
 from ladm.signals.text_statistics import COLUMNS as TEXT_COLUMNS
 from ladm.signals.text_statistics import UnigramTable, text_statistics
+from support.files import read_lines
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 LENGTHS = [700, 512, 700, 650]

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import read_lines, topical_rows
 
 from ladm.modeling import model_files
 from ladm.modeling.facts import model_facts
 from ladm.runs.folder import Run
 from ladm.signals import text_columns
+from support.files import read_lines
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 TEXT = ("--signals", "text")

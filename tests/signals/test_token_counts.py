@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import SMALL, results, topical_rows
 
 import ladm as front
 from ladm.annotation import annotate as module
 from ladm.runs.columns.by_name import column_names, read_columns
 from ladm.runs.folder import Run
 from ladm.settings.runs import AnnotateSettings
+from support.models import SMALL
+from support.rows import topical_rows
+from support.runs import results
 
 Command = Callable[..., Result]
 LENGTHS = [512, 400, 450, 480, 700, 480, 512, 490] * 3

@@ -21,9 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fakes
-from interruptions import Stopped, disk_operations, fail_at, stop_at
-
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import LockedError, StorageError
 from ladm.runs.finish import finish
@@ -41,6 +38,9 @@ from ladm.scoring.engines.placement import Shard, parse_shard
 from ladm.scoring.engines.shared_units import SharedUnits
 from ladm.scoring.engines.tracker import WorkerTracker
 from ladm.storage.locks import locked
+from support import fakes
+from support.interruptions import Stopped, disk_operations, fail_at, stop_at
+from support.paths import TESTS
 
 
 def identity(rows: Rows, **changed: Any) -> RunIdentity:
@@ -190,8 +190,8 @@ def kill_again_and_again(folder: Path, rows: Rows, *, kills: int, seed: int, wor
 def _one_life(run: Path, rows: Rows, reported: Path, kill: str, *, workers: int) -> bool:
     """Work on the run in another process group until it ends (True) or kills itself (False)."""
     reported.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "crashes", str(run), rows.name, str(reported), str(workers), kill]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent, start_new_session=True)
+    command = [sys.executable, "-m", "support.crashes", str(run), rows.name, str(reported), str(workers), kill]
+    process = subprocess.Popen(command, cwd=TESTS, start_new_session=True)
     code = process.wait()
     assert code in (0, -signal.SIGKILL), f"the run ended with {code} by itself"
     # Workers of a killed supervisor die with it, a little later.
@@ -210,8 +210,8 @@ def kill_launches(folder: Path, rows: Rows, *, kills: int, launches: int, seed: 
 
         def start(index: int, run: Path = run, reported: Path = reported) -> subprocess.Popen[bytes]:
             shard = f"{index}/{launches}"
-            command = [sys.executable, "-m", "crashes", str(run), rows.name, str(reported), "1", "never", shard]
-            return subprocess.Popen(command, cwd=Path(__file__).parent)
+            command = [sys.executable, "-m", "support.crashes", str(run), rows.name, str(reported), "1", "never", shard]
+            return subprocess.Popen(command, cwd=TESTS)
 
         lives = [start(index) for index in range(launches)]
         # The next kill comes when this many rows more are reported: the run is certain to be in progress then.

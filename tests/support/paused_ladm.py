@@ -14,7 +14,11 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+# Python puts the folder of a program first; the helpers beside this file are a package of the folder above.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 _left = int(os.environ["LADM_TEST_PAUSE_AFTER"])
 
@@ -47,7 +51,7 @@ def two_workers_on_cpu(*_: Any, **__: Any) -> Any:
 
 def make_fake(device: str) -> Any:
     """Stands for the function that loads the model."""
-    import fakes
+    from support import fakes
 
     return fakes.make_fake(device)
 
@@ -56,9 +60,8 @@ if "LADM_TEST_FACTS" in os.environ:
     for name in ("torch", "transformers"):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
-    from fakes import FakeScorer
-
     from ladm.scoring import plan, score
+    from support.fakes import FakeScorer
 
     score.model_facts = known_facts  # type: ignore[attr-defined]
     plan.find_hardware = two_workers_on_cpu

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from interruptions import MODES, Stopped, interrupting
 
 from ladm.cli.main import main
 from ladm.runs.layout import RESULT_FILES
+from support.interruptions import MODES, Stopped, interrupting
+from support.paths import ROOT, TESTS
 
 OPERATIONS = ("write", "fsync", "rename", "replace", "link", "unlink", "ftruncate", "mkdir", "rmdir")
 # Each of one name, so that they never become more.
@@ -320,9 +321,11 @@ def in_process(name: str, world: Path, *, kill_at: int) -> int:
 
     Not forked: the threads of Arrow and of the tokenizers do not survive a fork.
     """
-    program = f"import survival, pathlib; survival.killed_at({name!r}, pathlib.Path({str(world)!r}), {kill_at})"
-    folder = Path(__file__).parent
-    paths = [str(folder), str(folder.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    program = (
+        "from pathlib import Path; from support import survival; "
+        f"survival.killed_at({name!r}, Path({str(world)!r}), {kill_at})"
+    )
+    paths = [str(TESTS), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,

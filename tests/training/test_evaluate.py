@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from conftest import topical_rows
 from safetensors.torch import load_file, save_file
 
 from ladm.errors import LadmError
@@ -26,6 +25,7 @@ from ladm.evaluation import needle, perplexity, tasks
 from ladm.modeling import causal_lm as language
 from ladm.modeling.language_head import CHUNK_LOGITS, LanguageHead
 from ladm.settings.evaluation import TasksSettings
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 

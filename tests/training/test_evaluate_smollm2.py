@@ -14,9 +14,10 @@ import pytest
 import torch
 from click.testing import Result
 
+from support.paths import ROOT
+
 pytestmark = pytest.mark.slow
 Command = Callable[..., Result]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

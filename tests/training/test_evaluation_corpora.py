@@ -80,7 +80,7 @@ def test_without_the_hub(ladm: Command, talking: Path, monkeypatch: pytest.Monke
 def test_a_folder_of_that_name_comes_first(
     ladm: Command, talking: Path, save_rows: Any, golden: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from conftest import topical_rows
+    from support.rows import topical_rows
 
     rows = Path(save_rows(topical_rows(golden, [200] * 2)))
     rows.rename(rows.with_name("proof-pile"))

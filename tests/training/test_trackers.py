@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import read_lines
-from test_train import config, rows, settings_of  # noqa: F401
+
+from support.files import read_lines
+from support.training import settings_of
 
 pytest.importorskip("accelerate")
 
@@ -95,8 +96,8 @@ def fake_trackio(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def test_losses_are_sent_step_by_step(
     ladm: Command,
     golden_lm: Path,
-    rows: str,  # noqa: F811
-    config: Path,  # noqa: F811
+    rows: str,
+    config: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -120,8 +121,8 @@ def test_losses_are_sent_step_by_step(
 def test_losses_are_sent_to_trackio_itself(
     ladm: Command,
     golden_lm: Path,
-    rows: str,  # noqa: F811
-    config: Path,  # noqa: F811
+    rows: str,
+    config: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import GOLDEN, read_lines, topical_rows
 
 from ladm.errors import LadmError
 from ladm.settings.training import TrainSettings
@@ -22,27 +21,14 @@ from ladm.training import folder as folder_module
 from ladm.training import plan as plan_module
 from ladm.training.checkpoints import newest_checkpoint
 from ladm.training.trainer import LossPrinter
+from support.files import read_lines
+from support.paths import GOLDEN, TESTS
+from support.rows import topical_rows
+from support.training import CONFIG, settings_of
 
 pytest.importorskip("accelerate")
 
 Command = Callable[..., Result]
-CONFIG = "batch_tokens: 512\nlearning_rate: 0.001\nwarmup_steps: 2\nsave_every: 2\nweight_decay: 0.1\n"
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "train.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture(scope="module")
-def rows(golden: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    from datasets import Dataset
-
-    folder = tmp_path_factory.mktemp("rows") / "rows"
-    Dataset.from_list(topical_rows(golden, [128] * 9 + [100, 300])).save_to_disk(str(folder))
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +39,6 @@ def trained(golden_lm: Path, rows: str, config: Path, tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("trained") / "out"
     assert CliRunner().invoke(main, settings_of(golden_lm, rows, config, folder)).exit_code == 0
     return folder
-
-
-def settings_of(model: Path, rows: str, config: Path, output: Path, *more: str) -> tuple[str, ...]:
-    return ("train", "--model", str(model), "--rows", rows, "--config", str(config), "--output", str(output),
-            "--tokens", "3_500", *more)  # fmt: skip
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -382,10 +363,13 @@ def test_devices_that_share_the_states_train_as_one(golden_lm: Path, rows: str, 
     subprocess.run([sys.executable, "-m", "ladm", *one], check=True, capture_output=True)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/train/fsdp.yaml"]
 
+    # The program is a helper of the tests, which their processes do not find by themselves.
+    paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+
     def launch() -> str:
         done = subprocess.run(
-            [*launcher, "--num_processes", "2", "tests/support/fsdp.py", *two], capture_output=True, text=True,
-            check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            [*launcher, "--num_processes", "2", "--module", "support.fsdp", *two], check=False,
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         ours, theirs = (read_lines(tmp_path / name / "losses.jsonl") for name in ("two", "one"))
