@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from support.models import SMALL
 from support.paths import ROOT
 from support.rows import topical_rows
 
@@ -28,13 +27,13 @@ def recipe(word: str) -> str:
 
 @pytest.fixture
 def chosen(
-    ladm: Command, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ladm: Command, score_once: Any, save_rows: Any, golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], list[list[int]]]:
     """Make `subset` in a format, in the working folder; the token ids of its rows."""
     from datasets import load_from_disk
 
     folder = save_rows(topical_rows(golden, [LENGTH] * 8))
-    assert ladm("score", folder, *SMALL, "--output", tmp_path / "run").exit_code == 0
+    score_once(folder, output=tmp_path / "run")
     monkeypatch.chdir(tmp_path)
 
     def select(kind: str) -> list[list[int]]:

@@ -168,15 +168,11 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def scored(ladm: Command, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
+def scored(score_once: Any, save_rows: Any, golden: Any, tmp_path: Path) -> tuple[str, Path]:
     rows = topical_rows(golden, [512, 400, 450, 512, 700, 480, 512, 490])
     rows[3]["input_ids"] = rows[3]["input_ids"][:90]
     folder = save_rows(rows)
-    result = ladm(
-        "score", folder, "--model", GOLDEN, "--dtype", "float32", "--span-tokens", "16", "--output", tmp_path / "run"
-    )
-    assert result.exit_code == 0
-    return folder, tmp_path / "run"
+    return folder, score_once(folder, output=tmp_path / "run")
 
 
 def test_the_subset_and_its_manifest(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:

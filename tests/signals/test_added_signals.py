@@ -27,6 +27,7 @@ from support.runs import results
 
 Command = Callable[..., Result]
 LENGTHS = [700, 512, 600]
+"""Those of the fixture `rows`."""
 
 
 def by_index(folder: Path) -> dict[int, dict[str, Any]]:
