@@ -26,7 +26,7 @@ from ladm.settings.runs import RescoreSettings
 from ladm.signals.layer_cds import layer_cds
 from support.files import read_lines, read_object
 from support.models import SMALL
-from support.paths import DATA
+from support.paths import DATA, ROOT
 from support.rows import topical_rows
 from support.runs import results
 
@@ -75,7 +75,7 @@ def test_released_is_the_default_and_paper_its_variant(ladm: Command, rows: str,
     given = {"rows": "rows", "output": "run"}
     paper = score_settings(None, given | {"score": "paper"})
     assert paper.method == score_settings(None, given | {"variant": "paper"}).method
-    profile = DATA.parents[1] / "configs" / "profiles" / "smollm2-135m.yaml"
+    profile = ROOT / "configs" / "profiles" / "smollm2-135m.yaml"
     assert score_settings(None, given | {"score": str(profile)}) == score_settings(
         None, given | {"profile": str(profile)}
     )

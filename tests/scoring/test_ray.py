@@ -43,8 +43,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes, each a scheduler and workers of its own, with this process connected to them."""
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_worker_niceness")}
     # Actors are classes of this file and of the helpers. An empty entry would mean the working folder of every process.
-    # Ray gives its workers a low priority, with which
-    # they would hardly run beside other tests.
+    # Ray gives its workers a low priority, with which they would hardly run beside other tests.
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), str(TESTS), before["PYTHONPATH"]]))
     os.environ.update({"PYTHONPATH": path, "RAY_worker_niceness": "0"})
     found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -17,7 +17,8 @@ import yaml
 
 from support.paths import ROOT
 
-sys.path.append(str(ROOT / "scripts" / "experiment"))
+# First, because scripts/bench, which another test puts on the path, has a module `selection` too.
+sys.path.insert(0, str(ROOT / "scripts" / "experiment"))
 
 import outcomes
 import selection
