@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     short_help="Documents to rows of token ids",
     examples=(
         "ladm prepare corpus/*.jsonl.gz --tokenizer org/model -o rows",
-        "ladm prepare notes.txt books/ --tokenizer model --length 4096 --domain mine -o rows",
+        "ladm prepare notes.txt 'src/**/*.py' --tokenizer model --length 4096 --domain mine -o rows",
         "ladm prepare org/corpus@v1 --split train --limit 10000 --domain web --tokenizer model -o rows",
     ),
 )

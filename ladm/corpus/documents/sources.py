@@ -5,15 +5,12 @@ Imports no torch.
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ladm.corpus.documents.in_memory import DocumentsInMemory
@@ -24,14 +21,21 @@ from ladm.corpus.files.folders import (
     kept_documents,
     no_such_source,
     remote_documents_below,
-    require_listable,
     require_target,
 )
 from ladm.corpus.files.hub import may_be_data_set, parquet_files_of
-from ladm.corpus.files.names import is_document, kind_of, name_as_text, without_files_beside_data
+from ladm.corpus.files.names import (
+    is_document,
+    is_named_text,
+    kind_of,
+    may_be_text,
+    name_as_text,
+    without_files_beside_data,
+)
 from ladm.corpus.files.opening import file_system
+from ladm.corpus.files.patterns import is_pattern, matching_names
 from ladm.corpus.files.saved_shards import key_of_shards
-from ladm.corpus.files.skipped import SkippedFiles
+from ladm.corpus.files.skipped import SkippedFiles, files_of_other_kinds
 from ladm.corpus.files.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError
 from ladm.progress import Echo, silent
@@ -93,7 +97,8 @@ def find_sources(
 
     `-` is standard input. Below a folder, and among what a glob matches, hidden files, saved data sets, and the cards
     and licences beside data are left out. So are files of other kinds, with a line to `echo` for each source, and files
-    given by name that are no data but stand beside data, each with a line. A file that is given twice is read once.
+    given by name that are no data but stand beside data, each with a line. A file of another kind that is named, or
+    matched by a glob that ends in its suffix, is read as one text. A file that is given twice is read once.
     `config` and `split` are for data sets. `in_memory`: documents that a program holds, by the name that stands for
     them. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.
     """
@@ -109,20 +114,23 @@ def find_sources(
         skipped_files[name] = SkippedFiles()
         sources = _hub(name, config, split) if _is_hub_id(name) else _find(name, own, skipped_files[name])
         found += [_part(s, split) if s.kind == "dataset" else s for s in sources]
-    data_sets = [source.name for source in found if source.kind == "dataset"]
+    # By the file itself: a folder, a glob and a link may all lead to it.
+    first: dict[object, Source] = {}
+    for source in found:
+        first.setdefault(source.identity, source)
+    # A file with a misspelt name, such as a.jsnol, would otherwise become one document without a word.
+    texts = [source.name for source in first.values() if source.kind == "text" and kind_of(source.name) is None]
     for name, what in skipped_files.items():
-        what.forget_data_sets(data_sets)
+        what.forget_read([*texts, *(source.name for source in found if source.kind == "dataset")])
         what.report(name, echo)
+    if texts:
+        echo(f"{files_of_other_kinds(texts)}: each is read as one text")
     is_of_hub = any(map(_is_hub_id, names))
     if config and not is_of_hub and any(source.kind == "dataset" for source in found):
         raise UsageError("--hub-config is for data sets on the Hub, and no SOURCE is one")
     has_data_set = is_of_hub or any(source.kind == "dataset" for source in found)
     if (config or split) and not has_data_set:
         raise UsageError("--hub-config and --split are for data sets, and no SOURCE is one")
-    # By the file itself: a folder, a glob and a link may all lead to it.
-    first: dict[object, Source] = {}
-    for source in found:
-        first.setdefault(source.identity, source)
     return list(first.values())
 
 
@@ -153,11 +161,13 @@ def _find(name: str, own: Path | None, skipped_files: SkippedFiles) -> list[Sour
         files = documents_below(path, own, skipped_files)
         if not files:
             there = f"; it has {skipped_files.words}" if skipped_files.words else ""
+            if suffix := skipped_files.suffix_of_texts:
+                there += f"; '{name}/**/*{suffix}' reads such files as texts"
             raise LadmError(
                 f"{name} holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk{there}"
             )
         return [_file(str(file)) for file in files]
-    if not path.exists() and _is_pattern(name):
+    if not path.exists() and is_pattern(name):
         return _matching_sources(name, own, skipped_files)
     if "://" in name and kind_of(name) is None:
         addresses = remote_documents_below(name, skipped_files)
@@ -174,9 +184,7 @@ def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFile
 
     A folder that is matched stands for the documents below it, or for the data set that it is.
     """
-    # Hidden folders are left out, but for those that the pattern itself names, as `.cache` or as `.*`.
-    hidden = [part for part in pattern.split("/") if part[:1] == "."]
-    matched = [n for n in _matching(pattern) if all(_is_shown(part, hidden) for part in n.split("/"))]
+    matched = matching_names(pattern)
     sources: list[Source] = []
     files: list[str] = []
     for name in matched:
@@ -187,7 +195,7 @@ def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFile
                 sources.append(Source(name, "dataset", ""))
             else:
                 files += map(str, documents_below(Path(name), own, skipped_files))
-        elif is_document(PurePosixPath(name).name):
+        elif is_document(PurePosixPath(name).name) or is_named_text(name, pattern):
             files.append(name)
         elif "://" in name and not PurePosixPath(name).suffix:
             files += remote_documents_below(name, skipped_files)
@@ -199,12 +207,10 @@ def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFile
     sources += map(_file, kept_documents(files, skipped_files))
     if not sources:
         what = "no .jsonl, .parquet or .txt file" if matched else "no file"
+        if suffix := skipped_files.suffix_of_texts:
+            what += f"; a pattern that ends in {suffix} reads such files as texts"
         raise NoSourceError(f"no such source: {pattern} matches {what}")
     return sorted(sources, key=lambda source: source.name)
-
-
-def _is_shown(part: str, patterns: list[str]) -> bool:
-    return part[:1] != "." or any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns)
 
 
 def _is_below(name: str, folder: Path | None) -> bool:
@@ -214,23 +220,6 @@ def _is_below(name: str, folder: Path | None) -> bool:
 
 def _is_local(name: str) -> bool:
     return "://" not in name and os.path.exists(name)
-
-
-def _is_pattern(name: str) -> bool:
-    # In an address `?` and `[` have meanings of their own.
-    return any(sign in name for sign in ("*" if "://" in name else "*?["))
-
-
-def _matching(pattern: str) -> list[str]:
-    """What a glob matches, in the order of the names."""
-    if "://" not in pattern:
-        require_listable(pattern)
-        return sorted(glob.glob(pattern, recursive=True))
-    try:
-        system, path = fsspec.url_to_fs(pattern)
-        return [str(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
-    except Exception as error:
-        raise no_such_source(pattern, error) from None
 
 
 def _refuse_pipe(name: str) -> None:
@@ -243,7 +232,7 @@ def _refuse_pipe(name: str) -> None:
 
 
 def _file(name: str) -> Source:
-    kind = kind_of(name)
+    kind = kind_of(name) or ("text" if may_be_text(name) else None)
     if kind is None:
         raise LadmError(f"{name}: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, .zst)")
     _refuse_pipe(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterable
@@ -19,6 +20,11 @@ _ABOUT_DATA = frozenset(
 """What programs write beside data."""
 _UNREAD_DATA = frozenset("csv tsv arrow feather orc avro zip tar tgz 7z rar xml warc h5 npy npz pkl sqlite bin".split())
 """Ends of names of files that may be the corpus, in a form that is not read."""
+_NEVER_TEXT = _UNREAD_DATA | frozenset(
+    "pdf ps djvu epub mobi doc docx odt rtf ppt pptx xls xlsx ods png jpg jpeg gif webp bmp tif tiff ico mp3 wav flac "
+    "ogg mp4 mkv avi mov webm exe dll so o a pyc class jar whl deb rpm iso pt pth safetensors gguf".split()
+)
+"""Ends of names of files that are no plain text; read as one, each would be an error about its encoding."""
 _CARDS = frozenset(
     "readme license licence licenses copying copyright notice authors citation contributing changelog changes "
     "code_of_conduct security checksums sha256sums md5sums".split()
@@ -44,6 +50,28 @@ def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
     if bare.endswith(".parquet"):
         return "parquet"
     return "text" if bare.endswith((".txt", ".md")) else None
+
+
+def may_be_text(name: str) -> bool:
+    """May a file of no known kind be one plain text, such as book.tex, util.py or `copyright`?"""
+    return kind_of(name) is None and _suffix(name)[1:] not in _NEVER_TEXT
+
+
+def is_named_text(name: str, pattern: str) -> bool:
+    """Does a glob ask for this file as a text: by its suffix, `src/**/*.[ch]`, or by its whole name, `*/copyright`?
+
+    A glob such as `d/*` asks for no kind of file, and not for the scripts that stand beside data.
+    """
+    base, wanted = PurePosixPath(name).name, PurePosixPath(pattern).name
+    if base.startswith(".") or not may_be_text(base):
+        return False
+    suffix, wanted_suffix = _suffix(base), _suffix(wanted)
+    asks = suffix and any(map(str.isalnum, wanted_suffix)) and fnmatch.fnmatchcase(suffix, wanted_suffix)
+    return bool(asks) or (base == wanted and "://" not in name)
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(without_packing(name)).suffix
 
 
 def partition_of(name: str) -> dict[str, str]:
@@ -93,14 +121,16 @@ def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
     if len(beside) == len(names):
         return names
     for name in beside:
-        echo(f"{name} is not a data file; it is left out")
+        suffix = PurePath(name).suffix
+        remedy = f"; '*{suffix}' in quotes reads such files as texts" if suffix and may_be_text(name) else ""
+        echo(f"{name} is not a data file; it is left out{remedy}")
     return [name for name in names if name not in beside]
 
 
 def _is_beside_data(path: PurePath) -> bool:
     if kind_of(path.name) is not None:
         return _is_card(path) or not is_document(path.name)
-    return path.name.startswith(".") or without_packing(path.name).rpartition(".")[2] not in _UNREAD_DATA
+    return path.name.startswith(".") or _suffix(path.name)[1:] not in _UNREAD_DATA
 
 
 def is_about_data(file_name: str) -> bool:

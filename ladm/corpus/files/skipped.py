@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
-from ladm.corpus.files.names import is_about_data, kind_of, name_as_text, without_packing
+from ladm.corpus.files.names import is_about_data, kind_of, may_be_text, name_as_text, without_packing
 from ladm.errors import count_of
 from ladm.progress import Echo
 
@@ -37,10 +37,13 @@ class SkippedFiles:
         """Count a saved data set inside a folder of documents."""
         self._data_sets.add(name)
 
-    def forget_data_sets(self, names: Iterable[str]) -> None:
-        """Do not count the data sets that are read because they are a SOURCE themselves."""
+    def forget_read(self, names: Iterable[str]) -> None:
+        """Do not count the data sets and files that are read because another SOURCE leads to them."""
         read = {os.path.realpath(name) for name in names}
+        if not read:
+            return
         self._data_sets = {name for name in self._data_sets if os.path.realpath(name) not in read}
+        self._files = {name for name in self._files if os.path.realpath(name) not in read}
 
     def report(self, source: str, echo: Echo) -> None:
         """Print what was left out of `source`, if anything."""
@@ -49,22 +52,33 @@ class SkippedFiles:
             echo(f"{source}: left out {self.words}{remedy}")
 
     @property
+    def suffix_of_texts(self) -> str | None:
+        """The commonest suffix of the files of other kinds that may be plain texts; None if there are none."""
+        found = Counter(PurePath(without_packing(name)).suffix for name in self._files if may_be_text(name))
+        found.pop("", None)
+        return min(found, key=lambda suffix: (-found[suffix], suffix), default=None)
+
+    @property
     def words(self) -> str:
         """`3 files of other kinds (2 .csv, 1 .pdf)`; empty where nothing was left out."""
         parts = []
         if self._files:
-            kinds = Counter(map(_suffix, self._files))
-            ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-            shown = [f"{count:,} {kind}" for kind, count in ordered[:_KINDS_SHOWN]]
-            if more := sum(count for _, count in ordered[_KINDS_SHOWN:]):
-                shown.append(f"{more:,} more")
-            parts.append(f"{count_of(len(self._files), 'file')} of other kinds ({', '.join(shown)})")
+            parts.append(files_of_other_kinds(self._files))
         if self._cards:
             name = f"{_example(self._cards)}; under another name it is read"
             parts.append(f"{count_of(len(self._cards), 'text')} with the name of a card or licence ({name})")
         if self._data_sets:
             parts.append(f"{count_of(len(self._data_sets), 'saved data set')} ({_example(self._data_sets)})")
         return " and ".join(parts)
+
+
+def files_of_other_kinds(names: Collection[str]) -> str:
+    """`3 files of other kinds (2 .csv, 1 .pdf)`, the commonest suffixes first."""
+    ordered = sorted(Counter(map(_suffix, names)).items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {kind}" for kind, count in ordered[:_KINDS_SHOWN]]
+    if more := sum(count for _, count in ordered[_KINDS_SHOWN:]):
+        shown.append(f"{more:,} more")
+    return f"{count_of(len(names), 'file')} of other kinds ({', '.join(shown)})"
 
 
 def _example(names: Collection[str]) -> str:
