@@ -18,16 +18,25 @@ def split_id_lists(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Id
     """The arguments of a call with names in place of ids in memory, and those ids, in their order.
 
     A text or a path is the name of a file, and so is every item of a list or tuple that is one; a set, an array of
-    NumPy and a column of Arrow, pandas or polars hold ids. Raises UsageError for ids that cannot be used, and for a
-    text that is no file.
+    NumPy and a column of Arrow, pandas or polars hold ids. No ids to exclude are as none given. Raises UsageError for
+    ids that cannot be used, and for a text that is no file.
     """
     found = dict(settings)
     held: list[IdFile] = []
     for option in (EXCLUDE_IDS, ONLY_IDS):
         if (given := settings.get(option)) is not None:
-            items = [_name_of(each, option, held) for each in (given if isinstance(given, (list, tuple)) else [given])]
-            found[option] = items if len(items) != 1 else items[0]
+            lists = given if isinstance(given, (list, tuple)) else [given]
+            # A program that collects ids to exclude begins with an empty set; an empty file is rather a mistake.
+            names = [_name_of(each, option, held) for each in lists if option == ONLY_IDS or not _is_empty_set(each)]
+            found[option] = names[0] if len(names) == 1 else names or None
     return found, held
+
+
+def _is_empty_set(value: Any) -> bool:
+    from ladm.corpus.ids.in_memory import are_ids_in_memory
+
+    # An array of NumPy without dimensions has no length.
+    return are_ids_in_memory(value) and getattr(value, "ndim", 1) > 0 and len(value) == 0
 
 
 def _name_of(value: Any, option: str, held: list[IdFile]) -> Any:

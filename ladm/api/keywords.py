@@ -17,6 +17,13 @@ from ladm.settings.mappings import from_mapping
 from ladm.settings.quantities import is_beyond_text
 
 AnyPath = str | os.PathLike[str]
+_DRY_RUNS = {
+    "ladm.score": "ladm.estimate",
+    "ladm.run": "ladm.estimate_run",
+    "ladm.check": "ladm.estimate_check",
+    "ladm.calibrate": "ladm.estimate_calibration",
+}
+"""The functions that stand for the flag --dry-run of a command."""
 
 
 def spell_path(path: AnyPath, argument: str) -> str:
@@ -61,6 +68,8 @@ def parse_keywords(
         if name not in known:
             every = [*beside, *known]
             hint = nearest(name, every) or f"; it has {', '.join(every)}"
+            if name == "dry_run" and call in _DRY_RUNS:
+                hint = f"; call {_DRY_RUNS[call]} in its place"
             raise UsageError(f"{call} has no setting {name}{hint}")
     settings = {field.name: field for field in settings_of(kind)}
     made = {name: _of_field(_value(value), settings[name]) for name, value in given.items() if value is not None}
@@ -109,4 +118,7 @@ def _value(value: Any) -> Any:
     # A number or an array of NumPy or torch, such as a quantile of scores; by their attributes, to import neither.
     if hasattr(value, "tolist") and hasattr(value, "ndim") and not isinstance(value, type):
         value = value.tolist()
+    if isinstance(value, (set, frozenset)):
+        # In one order in every process: a set of texts has another in each.
+        value = sorted(value, key=lambda each: (str(type(each)), each if isinstance(each, (int, float)) else str(each)))
     return tuple(map(_value, value)) if isinstance(value, (list, range)) else value

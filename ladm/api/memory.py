@@ -88,9 +88,14 @@ class Scorer:
     def from_signal(cls, signal: SignalScorer, *, batch_rows: int = 1) -> Scorer:
         """Score with a signal of one's own: an object that follows the protocol `ladm.signals.scorer.SignalScorer`.
 
-        `batch_rows`: how many rows of one length it gets at a time. Raises LadmError where that is not at least 1.
+        `batch_rows`: how many rows of one length it gets at a time. Raises LadmError where that is not at least
+        1, and for an object that does not follow the protocol.
         """
         require_whole_number("batch_rows", batch_rows, least=1)
+        lacking = [name for name in ("asynchronous", "check", "score") if not hasattr(signal, name)]
+        if lacking:
+            kind, protocol = type(signal).__name__, "ladm.signals.scorer.SignalScorer"
+            raise LadmError(f"an object of type {kind} is no signal: it has no {', '.join(lacking)} ({protocol})")
         scorer = cls.__new__(cls)
         scorer._set(signal, lambda _tokens: batch_rows)
         return scorer

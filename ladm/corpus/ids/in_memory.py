@@ -60,6 +60,8 @@ def _batches(ids: Any) -> Batches:
 
 def _column(ids: Any) -> pa.ChunkedArray | None:
     """The ids as a column of Arrow; None for texts and numbers together, which no column of Arrow holds."""
+    if getattr(ids, "ndim", 1) == 0:
+        raise UsageError("an array without dimensions holds one value; give ids in a set")
     try:
         # Before version 3, a Series of pandas has not the interface of Arrow.
         column = pa.chunked_array([pa.array(ids)]) if _is_array(ids) else pa.chunked_array(ids)
