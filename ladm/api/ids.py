@@ -35,8 +35,9 @@ def split_id_lists(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Id
 def _is_empty_set(value: Any) -> bool:
     from ladm.corpus.ids.in_memory import are_ids_in_memory
 
-    # An array of NumPy without dimensions has no length.
-    return are_ids_in_memory(value) and getattr(value, "ndim", 1) > 0 and len(value) == 0
+    # An array without dimensions has no length, nor has a stream of Arrow.
+    has_length = hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
+    return are_ids_in_memory(value) and has_length and len(value) == 0
 
 
 def _name_of(value: Any, option: str, held: list[IdFile]) -> Any:

@@ -278,6 +278,15 @@ def test_settings_that_do_not_exist_or_cannot_work(mixed_rows: str, tmp_path: Pa
         (lambda: ladm.score(mixed_rows, model=GOLDEN, output=tmp_path / "o", span_token=16),
          "ladm.score has no setting span_token; did you mean span_tokens?"),
         (lambda: ladm.Scorer(GOLDEN, workers=2), "ladm.Scorer has no setting workers; it has "),
+        *((partial(call, dry_run=True), f"ladm.{name} has no setting dry_run; call ladm.{estimate} in its place")
+          for call, name, estimate in (
+              (partial(ladm.score, mixed_rows, model=GOLDEN, output=tmp_path / "o"), "score", "estimate"),
+              (partial(ladm.run, mixed_rows, model=GOLDEN, output=tmp_path / "o"), "run", "estimate_run"),
+              (partial(ladm.check, GOLDEN, output=tmp_path / "o"), "check", "estimate_check"),
+              (partial(ladm.calibrate, GOLDEN, rows=mixed_rows, output=tmp_path / "o"), "calibrate",
+               "estimate_calibration"))),
+        (lambda: ladm.Scorer.from_signal(3),  # type: ignore[arg-type]
+         "an object of type int is no signal: it has no asynchronous, check, score (ladm.signals.scorer.SignalScorer)"),
         (lambda: ladm.Scorer(GOLDEN, reduce="max"), "--reduce 'max' is not mean or median or geometric"),
         (lambda: ladm.prepare(["x"], tokenizer=GOLDEN, output=tmp_path / "o", length=0), "--length must be at least 1"),
         (lambda: ladm.prepare([], tokenizer=GOLDEN, output=tmp_path / "o"), "there are no sources; give at least one"),
@@ -324,8 +333,9 @@ def test_numbers_of_numpy_and_torch_and_numbers_for_texts() -> None:
     assert found == {"min_score": 0.5, "documents": 3, "top": 20}
     assert {name: type(value) for name, value in found.items()} == {"min_score": float, "documents": int, "top": int}
     assert parse_keywords(PrepareSettings, "f", {"windows": 2, "length": np.int32(8)}) == {"windows": "2", "length": 8}
-    for layers in (range(3), np.arange(3), [0, 1, 2]):
+    for layers in (range(3), np.arange(3), [0, 1, 2], {2, 0, 1}):
         assert parse_keywords(ScoreSettings, "f", {"layers": layers}) == {"layers": "0,1,2"}
+    assert parse_keywords(ScoreSettings, "f", {"signals": {"text", "cds"}}) == {"signals": "cds,text"}
     whole = parse_keywords(SelectSettings, "f", {"tokens": 1e9, "documents": 5e3, "min_score": 1.0})
     assert {name: (value, type(value)) for name, value in whole.items()} == {
         "tokens": (10**9, int), "documents": (5000, int), "min_score": (1.0, float)

@@ -136,8 +136,8 @@ def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path], tmp_path: P
     frames = pytest.importorskip("pandas")
     no_id = "has no id, which is a text or a whole number"
     for ids, message in (
-        (set(), "ids in memory: it has no ids"),
-        (pa.array([], pa.string()), "ids in memory: it has no ids"),
+        (ArrowColumn(pa.chunked_array([pa.array([], pa.string())])), "ids in memory: it has no ids"),
+        (np.array("d1"), "ids in memory: an array without dimensions holds one value; give ids in a set"),
         ({None}, f"ids in memory: item 0 {no_id}"),
         (pa.array(["d1", None]), f"ids in memory: item 1 {no_id}"),
         (frames.Series(["d1", None]), f"ids in memory: item 1 {no_id}"),
@@ -165,6 +165,19 @@ def test_ids_in_memory_that_cannot_be_used(scored: tuple[str, Path], tmp_path: P
             package.select(scored[1], output=tmp_path / "s", top="50%", exclude_ids=ids)
         assert str(raised.value).startswith(f"--exclude-ids {message}"), ids
     assert not (tmp_path / "s").exists()
+
+
+def test_a_program_begins_with_no_ids_to_exclude(scored: tuple[str, Path], tmp_path: Path) -> None:
+    whole = package.select(scored[1], output=tmp_path / "whole", top="50%").ids()
+    for k, none in enumerate((set(), [], [set()], np.array([]), pa.array([], pa.string()), pa.table({"id": []}))):
+        found = package.select(scored[1], output=tmp_path / f"s{k}", top="50%", exclude_ids=none)
+        assert (found.ids(), manifest(tmp_path / f"s{k}").get("exclude_ids")) == (whole, None), none
+    rest = package.select(scored[1], output=tmp_path / "rest", top="50%", exclude_ids=[set(), set(whole[:1])]).ids()
+    assert whole[0] not in rest
+    # To select nothing is rather a mistake.
+    for none in (set(), pa.array([], pa.string())):
+        with pytest.raises(UsageError, match="^--only-ids ids in memory: it has no ids$"):
+            package.select(scored[1], output=tmp_path / "none", top="50%", only_ids=none)
 
 
 def test_a_subset_is_bound_to_ids_in_memory(

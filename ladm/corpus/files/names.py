@@ -121,9 +121,7 @@ def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
     if len(beside) == len(names):
         return names
     for name in beside:
-        suffix = PurePath(name).suffix
-        remedy = f"; '*{suffix}' in quotes reads such files as texts" if suffix and may_be_text(name) else ""
-        echo(f"{name} is not a data file; it is left out{remedy}")
+        echo(f"{name} is not a data file; it is left out")
     return [name for name in names if name not in beside]
 
 

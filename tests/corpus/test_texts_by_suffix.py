@@ -1,0 +1,114 @@
+"""Text files of other kinds: read where they are named, or where a pattern ends in their suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from click.testing import Result
+from datasets import load_from_disk
+
+from ladm.corpus.files.names import is_named_text
+from support.documents import write_jsonl
+from support.long_documents import long_document
+
+Prepare = Callable[..., Result]
+
+
+def sources_of(folder: Path) -> list[str]:
+    return [Path(row["source"]).name for row in load_from_disk(str(folder))["train"]]
+
+
+@pytest.fixture(autouse=True)
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of code, without data."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src/sub").mkdir(parents=True)
+    for k, name in enumerate(("a.py", "sub/b.py", "sub/c.h", "COPYING", ".hidden.py")):
+        (tmp_path / "src" / name).write_text(long_document(k)["text"])
+    (tmp_path / "src/logo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "src/table.csv").write_text("a,b\n")
+    return tmp_path / "src"
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds", "found"),
+    [
+        (["src/**/*.py"], "2 files of other kinds (2 .py)", ["a.py", "b.py"]),
+        (["src/sub/*.[ch]"], "1 file of other kinds (1 .h)", ["c.h"]),
+        (["src/*/c.h", "src/a*.py"], "2 files of other kinds (1 .h, 1 .py)", ["c.h", "a.py"]),
+        (["src/COPYING"], "1 file of other kinds (1 without a suffix)", ["COPYING"]),
+        (["*/COPYING"], "1 file of other kinds (1 without a suffix)", ["COPYING"]),
+        (["src/.hidden.py"], "1 file of other kinds (1 .py)", [".hidden.py"]),
+    ],
+)
+def test_a_text_that_is_named_is_a_document(
+    prepare: Prepare, code: Path, names: list[str], kinds: str, found: list[str]
+) -> None:
+    result = prepare(*names, "--domain", "code")
+    assert result.exit_code == 0, result.output
+    assert sources_of(code.parent / "rows") == found
+    assert f"{kinds}: each is read as one text" in result.stderr.splitlines()
+    assert prepare(*names, "--domain", "code").exit_code == 0
+
+
+def test_a_folder_of_texts_says_which_pattern_reads_them(prepare: Prepare) -> None:
+    left_out = "it has 5 files of other kinds (2 .py, 1 .csv, 1 .h, 1 .png)"
+    for name, message in (
+        ("src", "src holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk; "
+                f"{left_out}; 'src/**/*.py' reads such files as texts"),
+        ("src/*", "no such source: src/* matches no .jsonl, .parquet or .txt file; a pattern that ends in .py reads "
+                  "such files as texts"),
+        ("src/logo.png", "src/logo.png: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, "
+                         ".zst)"),
+        ("src/*.csv", "no such source: src/*.csv matches no .jsonl, .parquet or .txt file"),
+    ):  # fmt: skip
+        result = prepare(name, "--domain", "code")
+        assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
+
+
+def test_scripts_beside_data_are_read_only_by_a_pattern(prepare: Prepare, code: Path) -> None:
+    write_jsonl(code / "d.jsonl", [long_document(7)])
+    result = prepare("src/a.py", "src/d.jsonl", "--domain", "x")
+    assert "src/a.py is not a data file; it is left out" in result.stderr.splitlines()
+    assert sources_of(code.parent / "rows") == ["d.jsonl line 1"]
+    result = prepare("src/*.py", "src/*", "--domain", "x", output="both")
+    assert sources_of(code.parent / "both") == ["a.py", "d.jsonl line 1"]
+    # Of the two scripts src/a.py is read, by the first pattern.
+    assert "src/*: left out 4 files of other kinds (1 .csv, 1 .h, 1 .png, 1 .py)" in result.stderr
+
+
+def test_compressed_texts_and_texts_in_a_store(prepare: Prepare, tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    try:
+        for name in ("a.tex", "sub/b.tex", "c.pdf", "notes"):
+            system.pipe_file(f"/texts/{name}", long_document(len(name))["text"].encode())
+        result = prepare("memory://texts/**/*.tex", "--domain", "x")
+        assert result.exit_code == 0, result.output
+        assert sources_of(tmp_path / "rows") == ["a.tex", "b.tex"]
+    finally:
+        system.rm("/texts", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "is_text"),
+    [
+        ("a/b.py", "a/*.py", True),
+        ("a/b.PY", "a/*.py", True),
+        ("a/b.tex.gz", "a/*.tex.gz", True),
+        ("a/b.py", "a/*", False),
+        ("a/b.py", "a/*.*", False),
+        ("a/b.py", "a/b.py", True),
+        ("a/.b.py", "a/*.py", False),
+        ("a/b.pdf", "a/*.pdf", False),
+        ("a/b.csv", "a/*.csv", False),
+        ("a/b.txt", "a/*.txt", False),
+        ("a/b", "*/b", True),
+        ("a/b", "*/b*", False),
+        ("s3://a/b", "s3://*/b", False),
+    ],
+)
+def test_which_files_a_pattern_names(name: str, pattern: str, is_text: bool) -> None:
+    assert is_named_text(name, pattern) is is_text
