@@ -22,7 +22,7 @@ from ladm.cli.pipeline import run as run_job
 from ladm.cli.runs import annotate, inspect, report, rescore, status, verify
 from ladm.cli.scoring import score
 from ladm.cli.selection import select
-from ladm.cli.terminal import drop_output, escape_what_cannot_be_printed, show
+from ladm.cli.terminal import drop_output, escape_what_cannot_be_printed, show_error
 from ladm.cli.training import train
 from ladm.errors import (
     EXIT_ERROR,
@@ -63,15 +63,12 @@ class _Program(CommandGroup):
         try:
             code = super().main(*args, **more | {"standalone_mode": False, "prog_name": "ladm"})
         except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
+            show_error(error.format_message())
             sys.exit(error.exit_code)
         except click.UsageError as error:
             fail_usage(usage_message(error), error.ctx)
-        except click.ClickException as error:
-            show(f"ladm: {error.format_message()}", err=True)
-            sys.exit(error.exit_code)
         except click.Abort:
-            show("ladm: stopped by Ctrl-C", err=True)
+            show_error("ladm: stopped by Ctrl-C")
             sys.exit(EXIT_INTERRUPTED)
         except OSError as error:
             # Of the help and the version, which click prints before there is a command.
@@ -84,10 +81,10 @@ class _Program(CommandGroup):
         except LadmError as error:
             if os.environ.get("LADM_DEBUG"):
                 raise
-            show(f"ladm: {error}{_lost_folder()}", err=True)
+            show_error(f"ladm: {error}{_lost_folder()}")
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            show("ladm: stopped by Ctrl-C", err=True)
+            show_error("ladm: stopped by Ctrl-C")
             sys.exit(EXIT_INTERRUPTED)
         # Click's own way out of a command: `main` turns these into messages.
         except (click.exceptions.Exit, click.Abort, click.ClickException):
@@ -98,16 +95,15 @@ class _Program(CommandGroup):
             if os.environ.get("LADM_DEBUG"):
                 raise
             if is_out_of_memory(error):
-                show(f"ladm: {lack_of_memory(error, action='continue')}", err=True)
+                show_error(f"ladm: {lack_of_memory(error, action='continue')}")
                 sys.exit(EXIT_ERROR)
             what = one_line(error)
             library = _failed_import(error)
             if library:
-                show(f"ladm: cannot load {library}: {what}; check the environment variables that it reads", err=True)
+                show_error(f"ladm: cannot load {library}: {what}; check the environment variables that it reads")
                 sys.exit(EXIT_ERROR)
-            show(
-                f"ladm: unexpected {type(error).__name__}: {what} (a bug in ladm; set LADM_DEBUG=1 to see where)",
-                err=True,
+            show_error(
+                f"ladm: unexpected {type(error).__name__}: {what} (a bug in ladm; set LADM_DEBUG=1 to see where)"
             )
             sys.exit(EXIT_ERROR)
 
@@ -130,7 +126,7 @@ def _exit_for(error: OSError) -> NoReturn:
         sys.exit(EXIT_PIPE)
     # Only an error of writing to an open file, such as standard output, names no file, or of a lost working folder.
     what = one_line(error) if error.filename or _lost_folder() else f"cannot write: {error.strerror or error}"
-    show(f"ladm: {what}{_lost_folder()}", err=True)
+    show_error(f"ladm: {what}{_lost_folder()}")
     sys.exit(EXIT_IO)
 
 

@@ -15,7 +15,7 @@ import click
 
 from ladm.cli.parameters import parameter_of
 from ladm.cli.repeated_flags import repeat_flags
-from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE, WORDS, show
+from ladm.cli.terminal import AS_JSON, QUIET, VERBOSE, WORDS, show_error
 from ladm.errors import EXIT_USAGE, UsageError
 from ladm.settings.fields import INPUT_AND_OUTPUT, nearest, settings_of
 
@@ -128,7 +128,7 @@ def _message(error: UsageError, ctx: click.Context) -> str:
 def fail_usage(message: str, ctx: click.Context | None) -> NoReturn:
     """Print a usage error as all of them are printed, and exit with code 2."""
     command = "ladm" if ctx is None else ctx.command_path
-    show(f"ladm: {message}\ntry: {command} --help", err=True)
+    show_error(f"ladm: {message}\ntry: {command} --help")
     sys.exit(EXIT_USAGE)
 
 

@@ -24,8 +24,6 @@ class SettingType(click.ParamType):  # type: ignore[type-arg]
         return metavar(self.field)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        if not isinstance(value, str):
-            return value
         if self.field.spec.parse is not None:
             try:
                 return self.field.spec.parse(value)

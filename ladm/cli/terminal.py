@@ -59,6 +59,12 @@ def show(line: str, *, err: bool = False) -> None:
         raise StorageError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
+def show_error(line: str) -> None:
+    """Print why a command ends. Where standard error is closed or full, only the exit code says so."""
+    with contextlib.suppress(OSError):
+        show(line, err=True)
+
+
 def drop_output() -> None:
     """Lead the rest of standard output nowhere: Python flushes it when it ends, and would fail on it again."""
     with contextlib.suppress(OSError, ValueError):
