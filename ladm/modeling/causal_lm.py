@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ladm.errors import LadmError, one_line, raise_if_out_of_memory
 from ladm.modeling.devices import resolve_devices, resolve_dtype
-from ladm.modeling.facts import learned_positions, scaled_positions
+from ladm.modeling.facts import learned_positions, read_config, scaled_positions
 from ladm.modeling.language_head import LanguageHead, head_of
+from ladm.modeling.load_check import require_same_sizes
 from ladm.modeling.loading_lock import LOADING
 from ladm.modeling.model_files import model_folder
 from ladm.modeling.rotary_state import RotaryState, depends_on_length
@@ -72,6 +73,14 @@ def require_positions(language: CausalLM, length: int, echo: Echo) -> None:
     echo(f"warning   {language.name} is made for {language.max_tokens:,} positions")
 
 
+def why_not_causal(config: Any, error: Exception) -> str:
+    """Why the model of `config` does not load as a causal language model: the end of a message."""
+    # That of a type without such a class lists the hundreds of types that have one.
+    if "Unrecognized configuration class" in str(error):
+        return f"is not a causal language model but of the type {config.model_type}; use another model"
+    return f"cannot be loaded as a language model: {one_line(error)}"
+
+
 def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = None) -> Any:
     """A causal language model with all its weights; no code of the folder runs.
 
@@ -82,16 +91,21 @@ def load_causal(name: str, *, dtype: torch.dtype, attention: str, config: Any = 
 
     logging.disable_progress_bar()
     folder = model_folder(name)
+    # Its errors are clearer than those of loading with a configuration that cannot be read.
+    config = config or read_config(name, folder)
     try:
         with LOADING:
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False,
                 use_safetensors=True, output_loading_info=True,
+                # Reported below with both sizes, and refused.
+                ignore_mismatched_sizes=True,
             )  # fmt: skip
     except Exception as error:
         raise_if_out_of_memory(error, action=f"load the model {name}")
         # Each model class raises exceptions of its own for weights or settings that do not fit.
-        raise LadmError(f"{name} cannot be loaded as a language model: {one_line(error)}") from None
+        raise LadmError(f"{name} {why_not_causal(config, error)}") from None
+    require_same_sizes(name, info)
     missing = sorted(info["missing_keys"])
     if missing:
         raise LadmError(

@@ -5,6 +5,7 @@ Shape suffixes: B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,20 @@ _NOT_COVERED = {
     "position_bias": "adds a position bias to its logits, which the focus score does not model",
     "sliding_window": "sees only a window (it can be left out with --layers)",
 }
+
+
+def require_same_sizes(name: str, loading: Mapping[str, Any]) -> None:
+    """Raise LadmError where a weight has another size than the config describes; `loading`: what loading reported."""
+    if loading["mismatched_keys"]:
+        key, stored, expected = min(loading["mismatched_keys"], key=str)
+        raise LadmError(
+            f"{name}: the safetensors do not match config.json: {key} is {_size(stored)} there, but "
+            f"{_size(expected)} by the configuration"
+        )
+
+
+def _size(shape: Any) -> str:
+    return " x ".join(map(str, shape))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from ladm.modeling.attention_function import attention as attention_function
 from ladm.modeling.facts import ModelFacts
 from ladm.modeling.fused import FusedLayers
 from ladm.modeling.language_head import LanguageHead, head_of
-from ladm.modeling.load_check import LoadCheck
+from ladm.modeling.load_check import LoadCheck, require_same_sizes
 from ladm.modeling.loading_lock import LOADING
 from ladm.modeling.rotary_state import RotaryState
 
@@ -177,12 +177,7 @@ def _load_weights(facts: ModelFacts, *, dtype: torch.dtype, device: torch.device
 
 def _require_matching_weights(facts: ModelFacts, loading: Mapping[str, Any], *, head: bool) -> None:
     """Raise LadmError where the files have other weights than the config describes."""
-    if loading["mismatched_keys"]:
-        key, stored, expected = min(loading["mismatched_keys"], key=str)
-        raise LadmError(
-            f"{facts.name}: the safetensors do not match config.json: {key} is {_size(stored)} there, but "
-            f"{_size(expected)} by the configuration"
-        )
+    require_same_sizes(facts.name, loading)
     if loading["missing_keys"]:
         absent = sorted(map(str, loading["missing_keys"]))
         what = "a language model" if head else "the model"
@@ -203,7 +198,3 @@ def _both_logits(observer: Observer, model: PreTrainedModel, ids_BT: Tensor) -> 
     hidden = observer.observe(ids_BT, None, to_end=True)
     assert hidden is not None
     return own, observer.head.logits(hidden)
-
-
-def _size(shape: Any) -> str:
-    return " x ".join(map(str, shape))

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladm.errors import LadmError, count_of, one_line
+from ladm.errors import LadmError, count_of
+from ladm.modeling.causal_lm import why_not_causal
 from ladm.modeling.loading_lock import LOADING
 from ladm.settings.training import TrainSettings
 
@@ -70,7 +71,7 @@ def memory_estimate(
         with LOADING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except ValueError as error:
-        raise LadmError(f"{config.model_type} is not a language model: {one_line(error)}") from None
+        raise LadmError(f"--model {why_not_causal(config, error)}") from None
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
     width, inner = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size

@@ -238,5 +238,8 @@ def plain_tokenizer(name: str) -> Any:
             ) from None
         raise TokenizerError(f"no such tokenizer: {name} does not load: {one_line(error)}") from None
     if not tokenizer.is_fast:
-        raise TokenizerError(f"{name}: only fast tokenizers are supported, and this one has no tokenizer.json")
+        raise TokenizerError(
+            f"{name}: {type(tokenizer).__name__} is not a fast tokenizer; use a model whose tokenizer has a "
+            "tokenizer.json"
+        )
     return tokenizer
