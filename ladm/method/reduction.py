@@ -5,6 +5,7 @@ Shape suffixes: B documents, P layers or heads that are used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class Reduction:
             raise LadmError("layers and heads must be in order, each once")
         if self.heads is not None and {layer for layer, _ in self.heads} != set(self.layers):
             raise LadmError("the heads are not those of the layers")
+        if self.weights is not None and not all(map(math.isfinite, self.weights)):
+            raise LadmError("every weight must be a finite number")
         if self.how == "signed":
             if self.weights is None or len(self.weights) != len(parts) or not any(self.weights):
                 raise LadmError("a signed sum needs a weight for every layer or head, and one that is not 0")

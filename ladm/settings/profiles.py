@@ -122,15 +122,14 @@ def _read_band(content: dict[str, Any], key: str) -> dict[str, Quantiles]:
 
 
 def _quantiles(values: list[float]) -> Quantiles:
-    low, middle, high = (float(value) for value in values)
-    if not low <= middle <= high:
+    if not isinstance(values, list) or len(values) != 3 or not values[0] <= values[1] <= values[2]:
         raise ValueError(f"{values} are not three quantiles in order")
-    return low, middle, high
+    return float(values[0]), float(values[1]), float(values[2])
 
 
-def _head(text: str) -> tuple[int, int]:
+def _head(text: object) -> tuple[int, int]:
     """`L14H3` -> (14, 3)."""
-    found = re.fullmatch(r"L(\d+)H(\d+)", text)
+    found = re.fullmatch(r"L(\d+)H(\d+)", str(text))
     if found is None:
         raise ValueError(f"{text!r} is not a head such as L14H3")
     return int(found[1]), int(found[2])
