@@ -20,6 +20,9 @@ def flag_of_field(field: str) -> str:
     # A run without CDS has the name of its first signal there.
     if field == "settings.method":
         return "--signals"
+    # Both fields change together, and are one choice.
+    if field == "settings.reduce":
+        return SCORE_FLAGS
     if field.startswith("settings."):
         return "--" + field.removeprefix("settings.").replace("_", "-")
     # The longest keys stand first in the table, so that a part of `signals` is not named by the whole.

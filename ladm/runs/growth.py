@@ -37,6 +37,8 @@ def resume_or_grow(folder: Path, wanted: RunIdentity, *, rows: Rows, is_shared: 
     run = Run.create_or_resume(folder, RunIdentity(wanted.content | {"unit_rows": had.unit_rows, "data": had.data}))
     if not is_grown:
         return run
+    if had.is_rescored:
+        raise LadmError(f"{folder} was made by ladm rescore; add the rows to the run that it was made from")
     if is_shared:
         raise LadmError(
             f"{folder} has {had.num_rows:,} of these {wanted.num_rows:,} rows, and launches that share a run cannot "
@@ -53,8 +55,6 @@ def _grow(run: Run, wanted: RunIdentity) -> Run:
     The results go first and the identity changes last, so that a run stopped in between is an unfinished run of its
     old rows, from which the same command goes on.
     """
-    if run.identity.is_rescored:
-        raise LadmError(f"{run.folder} was made by ladm rescore; add the rows to the run that it was made from")
     run.require_writable_format()
     with io_errors(run.folder, "write in"):
         forget_results(run.folder)

@@ -37,7 +37,9 @@ def require_same(
         fields = (line.partition(": ")[0] for line in differing)
         # A dictionary, because many fields may stand for one flag, and the order is that of the identity.
         names = dict.fromkeys(map(name_of_field, fields)) if name_of_field else {}
-        which = f" ({', '.join(names)})" if names else ""
+        # `--layers` beside `--score, --layers, --reduce or --profile` would be there twice.
+        shown = [name for name in names if not any(name != other and name in other for other in names)]
+        which = f" ({', '.join(shown)})" if shown else ""
         remedy = remedy if isinstance(remedy, str) else remedy(tuple(names))
         raise LadmError(
             f"{folder} was started with something else{which}; {remedy}:" + "".join(f"\n  {line}" for line in differing)
