@@ -23,6 +23,8 @@ from ladm.selection.windows import first_of_each, max_per_document, read_windows
 from ladm.settings.selection import SelectSettings
 from ladm.settings.value_caps import ValueCap
 
+ALL_EXCLUDED = "--exclude-domain leaves no row; exclude fewer domains"
+
 Pool = tuple[str, npt.NDArray[np.int64]]
 """The rows that a limit leaves, in words, and their lengths in tokens."""
 
@@ -84,7 +86,7 @@ def rows_to_select_from(
     if settings.exclude_domains:
         included_N = included_rows(rows, domain_key, settings.exclude_domains, domain=settings.domain)
         if not included_N.any():
-            raise LadmError("--exclude-domain leaves no row; exclude fewer domains")
+            raise LadmError(ALL_EXCLUDED)
     ids = match_checked(lists, [rows], echo=echo)
     if ids is not None:
         included_N &= ids.included_T

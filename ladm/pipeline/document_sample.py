@@ -92,8 +92,11 @@ def look_at(sources: list[Source], *, text_key: str, token_count_key: str, check
             for document in documents if (fields := document.fields) is not None
         ]  # fmt: skip
     if not found:
-        why = f": {next(iter(bad_files.values()))}" if bad_files else ""
-        raise LadmError(f"no document could be read{why}; ladm prepare SOURCE --tokenizer MODEL -o rows says why")
+        if bad_files:
+            raise StorageError(f"no document could be read: {next(iter(bad_files.values()))}")
+        reasons = sum(bad_lines.values(), Counter[str]())
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "the sources have none"
+        raise LadmError(f"no document could be read: {why}")
     return Sample(
         documents=[fields for _, fields, _ in found],
         counts=[count if isinstance(count, int) else None for _, _, count in found],

@@ -13,7 +13,7 @@ from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.corpus.rows.excluded_domains import domains_of, require_domains_exist
 from ladm.corpus.rows.reading import open_rows
 from ladm.errors import LadmError, StorageError
-from ladm.pipeline.budget import most_within_caps, rows_to_select_from
+from ladm.pipeline.budget import ALL_EXCLUDED, most_within_caps, rows_to_select_from
 from ladm.pipeline.corpus_size import CorpusSize, corpus_size
 from ladm.pipeline.domain_keys import key_in_rows, require_domains
 from ladm.pipeline.forecast_result import Documents, Forecast, fills_budget
@@ -117,7 +117,9 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
             selectable_tokens=None, rows_bytes=None, rows_hours=None, scoring=scoring,
         )  # fmt: skip
     every_row = max(1, round(_of_all(made.rows, made.documents, size)))
-    rows, selectable = every_row, max(1, round(_of_all(made.selectable, made.documents, size)))
+    # One at least, unless none of the sample can be selected: a few of very many round to 0.
+    least = int(any(made.selectable.values()))
+    rows, selectable = every_row, max(least, round(_of_all(made.selectable, made.documents, size)))
     if job.limit is not None:
         rows, selectable = min(rows, job.limit), min(selectable, job.limit)
     is_exact = size.is_exact and sees_all and job.limit is None
@@ -154,6 +156,8 @@ def _compare_domains(prepared: PreparedRows, job: Any, echo: Echo, *, lists: lis
     found = set(every)
     if sees_all:
         require_domains_exist(job.exclude_domains, found, where="the source")
+        if found <= {*job.exclude_domains}:
+            raise LadmError(ALL_EXCLUDED)
     for domain in (each for each in job.exclude_domains if each not in found):
         echo(f"note      no document looked at is of the domain {domain}, which --exclude-domain names")
     if has_weights(job.quota):

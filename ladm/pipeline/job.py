@@ -188,7 +188,7 @@ class JobFolder:
         try:
             found = read_config(self._job, RunSettings)
             if not found:
-                raise UsageError("it is empty")
+                raise UsageError("it is empty; restore it from a copy")
             return RunSettings(**found)
         except UsageError as error:
             # Of the user's own flags none is at fault here.

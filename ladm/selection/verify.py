@@ -110,7 +110,8 @@ def _verify_part(check: Callable[[Path], Verification], folder: Path) -> Verific
 def _problems_of_flags(folder: Path) -> list[Problem]:
     path = folder / pipeline.JOB_FILE
     try:
-        read_config(path, pipeline.RunSettings)
+        if not read_config(path, pipeline.RunSettings):
+            return [Problem(f"{path}: it is empty")]
     except UnknownKeyError:
         # Whole, and of another version: a damaged file is found by its checksum before its keys are looked at.
         pass

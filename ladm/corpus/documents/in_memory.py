@@ -183,7 +183,8 @@ def _of_table(open_table: Callable[[], pa.RecordBatchReader], name: str, text_ke
                 skip = 0
                 yield from rows_of_table(checked(part.select(wanted)), labels)
     except pa.ArrowException as error:
-        raise LadmError(f"cannot read {name}: {one_line(error)}") from None
+        # Of an error in the program's own code Arrow appends the traceback.
+        raise LadmError(f"cannot read {name}: {one_line(error).partition(' Detail: ')[0]}") from None
 
 
 def _stream_of(documents: Any) -> pa.RecordBatchReader:

@@ -95,7 +95,8 @@ def no_such_data_set(name: str) -> LadmError:
 
 def _is_damage(error: Exception) -> bool:
     """Are files of a saved data set missing or broken, rather than locked or of a newer version of `datasets`?"""
-    if isinstance(error, pa.ArrowException | json.JSONDecodeError | UnicodeDecodeError | FileNotFoundError | KeyError):
+    damage = (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError, KeyError, TypeError)
+    if isinstance(error, damage):
         return True
     # Arrow's own reading errors are an OSError without a number.
     return type(error) is OSError and error.errno is None
