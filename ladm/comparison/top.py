@@ -14,7 +14,7 @@ from ladm.runs.columns.joined_files import joined_lines
 from ladm.runs.columns.labels import domain_batches, read_labels
 from ladm.runs.columns.text_beginnings import BEGINNING_CHARACTERS, TextBeginnings, first_line, one_line
 from ladm.runs.folder import Run
-from ladm.runs.results import require_finished
+from ladm.runs.results import require_any_score, require_finished
 from ladm.runs.rows_of_run import partial_coverage
 from ladm.selection.evaluation import evaluate
 from ladm.selection.windows import documents_of
@@ -68,6 +68,7 @@ def top_documents(settings: TopSettings) -> TopList:
     """
     run, expression = Run.open(settings.run), settings.ranking
     require_finished(run)
+    require_any_score(run)
     joined = JoinedColumns(run, rows=settings.rows, joins=settings.joins)
     positions_N, columns = joined.read(expression.names)
     values_N = evaluate(expression, columns, read_documents=lambda: documents_of([joined.rows])[positions_N])
@@ -80,7 +81,8 @@ def top_documents(settings: TopSettings) -> TopList:
         inside_N = _in_domain(run, settings)
         ranks, order = ranks[inside_N[order]], order[inside_N[order]]
     if not len(order):
-        raise LadmError(f"{run.folder}: no document has a value of {settings.by}")
+        inside = "" if settings.domain is None else f" of the domain {settings.domain}"
+        raise LadmError(f"{run.folder}: no document{inside} has a value of {settings.by}")
     # From the end that was requested: the worst document comes first in its list.
     shown = slice(-1, -settings.number - 1, -1) if settings.worst else slice(0, settings.number)
     labels = read_labels(run, positions_N[order[shown]].tolist(), settings.domain_key)

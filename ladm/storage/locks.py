@@ -106,4 +106,6 @@ def _flock(descriptor: int, folder: Path, *, shared: bool) -> None:
     except OSError as error:
         # Some cluster file systems have no locks. Launches that share a run have claims; a run alone has nothing else.
         if not shared:
-            raise StorageError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}; use a folder on another file system"
+            ) from error
