@@ -86,5 +86,5 @@ def require_spans(settings: ScoreSettings, length_tokens: int) -> None:
     # differ for another reason than sigma.
     if grids[-1].J != grids[0].J:
         raise UsageError(
-            "with these settings the forms with and without sigma score different spans; give another --n0"
+            "with these settings the forms with and without sigma score different spans; give a greater --n0"
         )

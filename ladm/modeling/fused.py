@@ -83,10 +83,7 @@ class FusedLayers:
     """The layers of one model, with a forward of their own until `restore`. Inference only: they work in place."""
 
     def __init__(self, model: Any, *, kernels: str, attention: AttentionFunction) -> None:
-        """Raises LadmError for a model whose layers are not of the kind that is fused."""
-        config = model.config.get_text_config()
-        if config.model_type not in FUSED_MODEL_TYPES or config.hidden_act not in _ACTIVATIONS:
-            raise LadmError(f"no fused layers for {config.model_type} models with {config.hidden_act}")
+        """`model` is of a family that `resolve_fused` accepts."""
         self._layers = list(model.layers)
         self._forward = partial(_layer_forward, kernels=_KERNELS[kernels](), attention=attention)
         self.apply()

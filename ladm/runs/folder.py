@@ -77,8 +77,6 @@ class Run:
                 raise UsageError(
                     f"{folder} holds rows, not a run; score them first: ladm score {folder} --model MODEL -o run"
                 )
-            if (folder / SCORES / IDENTITY_FILE).is_file():
-                raise UsageError(f"{folder} is a folder of ladm run, not a run; its run is {folder / SCORES}")
             if (folder / JOB_FILE).is_file():
                 what = "it is running" if is_locked(folder) else "run the same ladm run command again"
                 raise IncompleteError(f"{folder} is a job of ladm run that has no scores yet; {what}")

@@ -56,9 +56,6 @@ class Candidates:
     inclusion: Inclusion
     """What excluded domains and lists of ids left out, which is in none of the arrays."""
 
-    def __len__(self) -> int:
-        return len(self.order)
-
     @property
     def ranked_rows(self) -> Ints:
         """The number of each candidate's row, best first."""
