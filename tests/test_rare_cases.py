@@ -76,6 +76,19 @@ def test_rows_without_ids_and_with_a_class_label(ladm: Command, golden: Any, tmp
     assert "left out by --max-per rows.label:1: 1, of values with more rows than that\n" in result.stdout
 
 
+def test_the_page_names_the_heads_and_weights_of_a_score(
+    score_once: Callable[..., Path], short_rows: str, tmp_path: Path
+) -> None:
+    from ladm.report.run_details import run_details
+    from ladm.runs.folder import Run
+    from ladm.runs.identity import RunIdentity
+
+    content = Run.read(score_once(short_rows, output=tmp_path / "run")).identity.content
+    score = {"layers": [0, 1], "heads": [[0, 1], [1, 0]], "weights": [0.5, 1.5]}
+    details = dict(run_details(RunIdentity(content | {"score": content["score"] | score})))
+    assert details["score"] == "mean over 2 heads of layers 0-1, weighted"
+
+
 def test_rows_without_a_row(ladm: Command, tmp_path: Path) -> None:
     from datasets import Dataset, Features, List, Value
 

@@ -68,6 +68,17 @@ def test_results_that_another_program_wrote(
     assert not Path(f"{run}2", "run.json").exists()
 
 
+def test_scores_that_are_texts(ladm: Command, run: Path) -> None:
+    def as_texts(table: pa.Table) -> pa.Table:
+        return table.set_column(table.schema.get_field_index("score"), "score", table["score"].cast(pa.string()))
+
+    rewrite(run, as_texts)
+    result = ladm("verify", run)
+    assert (result.exit_code, result.stdout) == (
+        74, f"{run / 'scores.parquet'} is damaged: its column score holds string\n"
+    )  # fmt: skip
+
+
 def test_results_without_digests(ladm: Command, run: Path) -> None:
     """Of an early version: nothing else notices what is wrong with their lines."""
     table = pq.read_table(run / "scores.parquet")

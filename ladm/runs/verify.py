@@ -149,7 +149,11 @@ class _Ranking:
 
 
 def _read_ranking(folder: Path) -> _Ranking:
-    """Read the two columns that decide it. Raises StorageError for a damaged file."""
+    """Read the two columns that decide it. Raises StorageError for a damaged file, and for columns of other types."""
+    types = column_types(folder)
+    for name, is_right in (("position", pa.types.is_integer), ("score", pa.types.is_floating)):
+        if not is_right(types[name]):
+            raise StorageError(f"{folder / PARQUET_FILE} is damaged: its column {name} holds {types[name]}")
     positions_N = np.empty(count_scored(folder), dtype=np.int64)
     start, last, is_in_order = 0, np.inf, True
     for batch in score_batches(folder, ["position", "score"]):
