@@ -148,7 +148,7 @@ def test_rescore_faults_in_full(ladm: Command, kept: tuple[str, Path], tmp_path:
     result = ladm("rescore", run, *out, "--reduce", "geometric")
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         1,
-        f"ladm: {tmp_path / 'out'} was started with something else (--reduce, --score, --layers, --reduce or "
+        f"ladm: {tmp_path / 'out'} was started with something else (--score, --layers, --reduce or "
         "--profile); give what it was started with, or another --output:",
     )
 
