@@ -319,7 +319,7 @@ def test_an_output_of_another_run_is_refused(ladm: Command, rows: str, run: Path
     unfinish(run, 2)
     result = ladm("rescore", run, "--so-far", "-o", other)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"ladm: {other} was started with something else (--reduce, ")
+    assert result.stderr.startswith(f"ladm: {other} was started with something else (--score, ")
     assert results(other) == before
     unfinish(other, 1)
     part = tmp_path / "part"
@@ -327,7 +327,7 @@ def test_an_output_of_another_run_is_refused(ladm: Command, rows: str, run: Path
     before = results(part)
     result = ladm("rescore", run, "--so-far", "-o", part)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"ladm: {part} was started with something else (--reduce, ")
+    assert result.stderr.startswith(f"ladm: {part} was started with something else (--score, ")
     assert results(part) == before
 
 
