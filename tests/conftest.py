@@ -207,7 +207,7 @@ def ladm() -> Callable[..., Result]:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert "Traceback" not in result.output
-        if result.exit_code == 2:
+        if result.exit_code == 2 and result.stderr:
             _cut_the_way_to_help(result)
         return result
 

@@ -14,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, read_object, topical_rows
 
 from ladm.errors import LadmError
 from ladm.runs.lines import encode_object
 from ladm.scoring.background import in_background
+from support.files import read_object
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 
@@ -207,7 +210,6 @@ def test_a_full_standard_error_changes_no_exit_code(
 
     monkeypatch.setattr(click, "echo", echo)
     more = (*SMALL, "-o", tmp_path / "run") if "ROWS" in words else ()
-    monkeypatch.setattr("conftest._cut_the_way_to_help", lambda _: None)
     assert ladm(*words.replace("ROWS", short_rows).split(), *more).exit_code == code
 
 

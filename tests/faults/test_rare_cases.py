@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from conftest import GOLDEN, SMALL, topical_rows
 
 from ladm.errors import LadmError, StorageError
 from ladm.method.grid import Method
+from support.models import SMALL
+from support.paths import GOLDEN
+from support.rows import topical_rows
 
 Command = Callable[..., Result]
 SPANS = ("--device", "cpu", "--dtype", "float32", "--span-tokens", "4")
