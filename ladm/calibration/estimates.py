@@ -74,6 +74,7 @@ class BootstrapDraws:
     value_K: Floats
     draws_RK: Floats
     num_clusters: int
+    """Clusters of the intact documents or of the rows of a kind, whichever have the fewest; see `widen_zero_width`."""
 
 
 def bootstrap(kinds: list[PairwiseWins], *, seed: int) -> BootstrapDraws:
@@ -101,7 +102,8 @@ def bootstrap(kinds: list[PairwiseWins], *, seed: int) -> BootstrapDraws:
         # A draw may miss every row of a kind where there are few. It says nothing of the kind, so it counts as the
         # value itself; counted as 0 it would widen the interval for a reason that has nothing to do with the score.
         draws_RK[:, k] = np.where(pairs_R > 0, means_R, value_K[k])
-    return BootstrapDraws(value_K=value_K, draws_RK=draws_RK, num_clusters=C)
+    fewest = min(len(np.unique(each)) for each in (intact_A, *rows))
+    return BootstrapDraws(value_K=value_K, draws_RK=draws_RK, num_clusters=fewest)
 
 
 def interval(value: float, draws_R: Floats) -> Estimate:
@@ -150,7 +152,8 @@ def estimate_aucs(
             means_R = each.doubled_wins(counts_RA, counts_RB) / 2 / np.maximum(pairs_R, 1)
             # As in `bootstrap`: a draw without a row of the kind, or an intact one, says nothing.
             draws[k, start : start + size] = np.where(pairs_R > 0, means_R, values[k])
-    return [widen_zero_width(interval(value, draws_R), C) for value, draws_R in zip(values, draws, strict=True)]
+    fewest = min(len(np.unique(intact_A)), len(np.unique(rows_B)))
+    return [widen_zero_width(interval(value, draws_R), fewest) for value, draws_R in zip(values, draws, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +195,8 @@ def estimate_worst_gain(ours: list[PairwiseWins], theirs: list[PairwiseWins], *,
 def widen_zero_width(found: Estimate, num_clusters: int) -> Estimate:
     """Give an interval a width where it has none because every pair is won, or every pair lost; leave any other.
 
-    The bound is that of the rule of three, 1 - 3 / n for n clusters.
+    The bound is that of the rule of three, 1 - 3 / n for n clusters: those of the side that has fewer. Rows of two
+    packages say no more than two packages can, with however many documents they are compared.
     """
     margin = min(1.0, 3 / num_clusters)
     # Not == 1: the products of counts and wins are rounded.

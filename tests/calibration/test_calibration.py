@@ -30,11 +30,14 @@ from ladm.calibration.contrast_rows import contrast_notes
 from ladm.calibration.contrast_scores import CHOSEN_ON, JUDGED_ON, RELEASED, ROBUST, ContrastScores
 from ladm.calibration.estimates import (
     Estimate,
+    PairwiseWins,
     auc,
     estimate_auc,
+    estimate_aucs,
     estimate_spearman,
     estimate_worst,
     estimate_worst_gain,
+    wins,
 )
 from ladm.calibration.packages import Halves, split_by_package
 from ladm.calibration.result import WORST, analyse, by_kind
@@ -345,16 +348,30 @@ def test_a_perfect_separation_of_few_rows_is_not_certain() -> None:
     assert (found.value, found.low, found.high) == (1.0, 0.75, 1.0)
 
 
+def test_few_clusters_on_one_side_make_a_perfect_separation_uncertain() -> None:
+    """Eight bad rows of 4 packages against documents of 60: 1 - 3 / 4, alone, with another kind, and ranked."""
+    intact, bad = np.arange(60), np.repeat(np.arange(4), 2)
+    high, low = np.ones(60), np.zeros(8)
+    few = PairwiseWins(wins_AB=wins(high, low), intact_A=intact, rows_B=bad)
+    many = PairwiseWins(wins_AB=wins(high, np.zeros(60)), intact_A=intact, rows_B=intact)
+    lists = PairwiseWins(wins_AB=wins(high, np.zeros(60)), intact_A=intact, rows_B=intact + 60)
+    expected = Estimate(1.0, 0.25, 1.0)
+    assert estimate_auc([few], seed=0) == estimate_worst([many, few], seed=0) == expected
+    assert estimate_aucs([(high, low)], intact, bad, seed=0) == [expected]
+    # Rows of other packages do not make the documents more: 1 - 3 / 60 as without them.
+    assert estimate_auc([many], seed=0) == estimate_worst([many, lists], seed=0) == Estimate(1.0, 0.95, 1.0)
+
+
 def test_a_paired_interval_is_narrower_than_two_separate_ones() -> None:
     data = simulated(100, {1: 1.0, 2: 1.0})
     both = Candidate(columns=(1, 2), how="geometric", weights=None, cost=1.0)
     one = Candidate(columns=(1,), how="mean", weights=None, cost=1.0)
-    wins = [data.wins(each.values(data), PASTED, None) for each in (both, one)]
-    found = estimate_worst_gain(*wins, seed=0)
-    a, b = (estimate_worst(each, seed=0) for each in wins)
+    compared = [data.wins(each.values(data), PASTED, None) for each in (both, one)]
+    found = estimate_worst_gain(*compared, seed=0)
+    a, b = (estimate_worst(each, seed=0) for each in compared)
     assert found.value == pytest.approx(a.value - b.value)
     assert found.high - found.low < (a.high - a.low) + (b.high - b.low)
-    assert estimate_worst_gain(wins[1], wins[1], seed=0).high == 0
+    assert estimate_worst_gain(compared[1], compared[1], seed=0).high == 0
 
 
 def test_rank_correlation_with_ties() -> None:
