@@ -15,6 +15,7 @@ from ladm.cli.terminal import (
     words_without,
 )
 from ladm.settings.calibration import CalibrateSettings, CheckSettings
+from ladm.settings.common import DOMAIN_KEY
 
 
 @settings_command(
@@ -73,4 +74,8 @@ def check(settings: CheckSettings) -> None:
     result, picture = run_check(settings, echo=note, new_progress=scoring_bar, preparing=preparing_bar())
     lines = [*check_report(result), f"picture: {picture}"]
     print_result(lines, lambda: result.to_json() | {"picture": picture})
-    next_step("ladm", "calibrate", "--model", settings.model, "--rows", settings.rows or "ROWS", "-o", "profile.yaml")
+    rows = settings.rows or "ROWS"
+    # Without the key of its packages a calibration would hold out domains.
+    keys = {"--lists": settings.lists, "--domain-key": settings.domain_key, "--package-key": settings.package_key}
+    given = [word for flag, value in keys.items() if value not in (None, DOMAIN_KEY) for word in (flag, value)]
+    next_step("ladm", "calibrate", "--model", settings.model, "--rows", rows, *given, "-o", "profile.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def test_check_on_rows(ladm: Run, rows: str, tmp_path: Path, monkeypatch: pytest
     assert result.exit_code == 0, result.output
     # Not of the rows with other spans, whose counts nothing reads.
     assert len(counted) == 1
+    words = ["ladm", "calibrate", "--model", GOLDEN, "--rows", rows, "--lists", rows, "-o", "profile.yaml"]
+    assert result.stderr.splitlines()[-1] == f"next: {shlex.join(map(str, words))}"
     assert (out / "check.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "check.json").read_text())
     assert list(record["long_range"]) == ["intact", "2 pieces", "4 pieces", "8 pieces"]
