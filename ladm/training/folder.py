@@ -80,6 +80,12 @@ def create_or_resume(plan: TrainPlan) -> None:
     folder.start(identity)
 
 
+def forget_start(output: Path) -> None:
+    """Remove what `create_or_resume` wrote down for a training that did not begin."""
+    with io_errors(output, "write in"):
+        (output / IDENTITY_FILE).unlink(missing_ok=True)
+
+
 def _precision(plan: TrainPlan, folder: OutputFolder) -> str:
     """What `--dtype auto` comes to here: a resume on another kind of device would go on in another precision.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments
 
+from ladm.errors import LadmError
 from ladm.modeling.causal_lm import load_causal
 from ladm.progress import Echo
 from ladm.settings.training import TrainSettings
@@ -18,6 +20,7 @@ from ladm.training.folder import (
     TrainResult,
     create_or_resume,
     finish,
+    forget_start,
     output_folder,
     read_result,
     started_rows,
@@ -43,8 +46,9 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
     lines = list(describe_plan(plan))
     arguments = training_arguments(plan)
     main = arguments.distributed_state is None or arguments.distributed_state.is_main_process
+    is_new = main and not output_folder(plan.output).is_started
     # Those of a training that was started have passed this, and a resume takes no others.
-    if main and not output_folder(plan.output).is_started:
+    if is_new:
         require_good_rows(plan)
     with locked(plan.output) if main else contextlib.nullcontext():
         if main:
@@ -56,18 +60,28 @@ def train(settings: TrainSettings, *, echo: Echo) -> TrainResult | None:
         # The others must not look at the folder before the first has made it.
         _wait_for_all(arguments)
         if not (plan.output / LOSSES_FILE).exists():
-            _train(plan, arguments, echo, main=main)
+            _train(plan, _load(plan, is_new=is_new), arguments, echo, main=main)
         elif main:
             echo(f"{plan.output} is finished already")
     return read_result(plan.output) if main else None
 
 
-def _train(plan: TrainPlan, arguments: TrainingArguments, echo: Echo, *, main: bool) -> None:
+def _load(plan: TrainPlan, *, is_new: bool) -> Any:
+    """The model to train. Raises LadmError where it cannot be loaded."""
+    try:
+        return load_causal(plan.settings.model, dtype=torch.float32, attention=plan.attention, config=plan.config)
+    except LadmError:
+        # Nothing was trained yet: the same command works as soon as the model is repaired.
+        if is_new:
+            forget_start(plan.output)
+        raise
+
+
+def _train(plan: TrainPlan, model: Any, arguments: TrainingArguments, echo: Echo, *, main: bool) -> None:
     """All steps that are left, and the model in one piece at their end."""
     # On a CPU a product with a number below 1e-38 takes many times as long, and a trained model's gradients are
     # full of them: the backward pass of a small one took three times as long.
     torch.set_flush_denormal(True)
-    model = load_causal(plan.settings.model, dtype=torch.float32, attention=plan.attention, config=plan.config)
     trainer = make_trainer(plan, model, arguments, echo)
     if main:
         remove_incomplete(plan.output)

@@ -459,6 +459,8 @@ def test_faults_in_full(
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["x"]
     # A bad row ended the training at its step, and every resume of it: the rows of a training cannot be changed.
     assert not (tmp_path / "p").exists()
+    # A model whose weights did not load may be repaired, and then be trained into the same folder.
+    assert not (tmp_path / "q" / "train.json").exists()
 
 
 @pytest.mark.slow
