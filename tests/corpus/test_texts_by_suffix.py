@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import fsspec
 import pytest
 from click.testing import Result
 from datasets import load_from_disk
 
+from ladm.corpus.documents.sources import find_sources
 from ladm.corpus.files.names import is_named_text
+from ladm.errors import LadmError
 from support.documents import write_jsonl
 from support.long_documents import long_document
 
@@ -69,6 +75,34 @@ def test_a_folder_of_texts_says_which_pattern_reads_them(prepare: Prepare) -> No
         assert (result.exit_code, result.stderr) == (1, f"ladm: {message}\n")
 
 
+def test_the_pattern_that_a_message_advises_reads_the_texts(tmp_path: Path) -> None:
+    text = long_document(1)["text"].encode()
+    for k, (name, suffix) in enumerate((("A.TEX", ".TEX"), ("b.tex.gz", ".tex.gz"), ("c.Rst.ZST", ".Rst.ZST"))):
+        folder = tmp_path / f"f{k}"
+        folder.mkdir()
+        (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        with pytest.raises(LadmError, match=re.escape(f"; '{folder}/**/*{suffix}' reads such files as texts")):
+            find_sources([f"{folder}/"])
+        assert [source.name for source in find_sources([f"{folder}/**/*{suffix}"])] == [str(folder / name)]
+    # What is behind a dot in a sentence is no suffix.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes v1. final").write_bytes(text)
+    with pytest.raises(LadmError, match=r"it has 1 file of other kinds \(1 without a suffix\)$"):
+        find_sources([str(tmp_path / "other")])
+
+
+def test_many_texts_are_found_in_time(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for k in range(100):
+        (code / f"{k}.tex").write_text("text")
+        names.append(str(code / f"{k}.tex"))
+    counting = Mock(wraps=os.path.realpath)
+    monkeypatch.setattr(os.path, "realpath", counting)
+    assert len(find_sources(names)) == 100
+    # In proportion to the files, not to their pairs.
+    assert counting.call_count < 10 * len(names)
+
+
 def test_scripts_beside_data_are_read_only_by_a_pattern(prepare: Prepare, code: Path) -> None:
     write_jsonl(code / "d.jsonl", [long_document(7)])
     result = prepare("src/a.py", "src/d.jsonl", "--domain", "x")
@@ -85,11 +119,37 @@ def test_compressed_texts_and_texts_in_a_store(prepare: Prepare, tmp_path: Path)
     try:
         for name in ("a.tex", "sub/b.tex", "c.pdf", "notes"):
             system.pipe_file(f"/texts/{name}", long_document(len(name))["text"].encode())
-        result = prepare("memory://texts/**/*.tex", "--domain", "x")
+        system.pipe_file("/texts/z.tex.gz", gzip.compress(long_document(9)["text"].encode()))
+        result = prepare("memory://texts/**/*.tex", "memory://texts/*.tex.gz", "--domain", "x")
         assert result.exit_code == 0, result.output
-        assert sources_of(tmp_path / "rows") == ["a.tex", "b.tex"]
+        assert sources_of(tmp_path / "rows") == ["a.tex", "b.tex", "z.tex.gz"]
     finally:
         system.rm("/texts", recursive=True)
+
+
+def test_addresses_that_are_no_text() -> None:
+    system = fsspec.filesystem("memory")
+    try:
+        for name in ("tables/a.csv", "code/a.tex", "web/a.jsonl?download=true", "web/a.pdf?page=1"):
+            system.pipe_file(f"/{name}", b"text")
+        nothing = "holds no .jsonl, .parquet or .txt file; it has 1 file of other kinds"
+        for name, message in (
+            ("memory://tables", f"memory://tables {nothing} (1 .csv)"),
+            ("memory://code/", f"memory://code/ {nothing} (1 .tex); 'memory://code/**/*.tex' reads such files as "
+                               "texts"),
+            *(
+                (f"memory://web/{file}", f"memory://web/{file}: unknown kind of file; its name must end in .jsonl, "
+                                         ".parquet or .txt (.gz, .zst)")
+                for file in ("a.jsonl?download=true", "a.pdf?page=1")
+            ),
+        ):  # fmt: skip
+            with pytest.raises(LadmError) as caught:
+                find_sources([name])
+            assert str(caught.value) == message
+        assert [source.name for source in find_sources(["memory://code/**/*.tex"])] == ["memory:///code/a.tex"]
+    finally:
+        for name in ("/tables", "/code", "/web"):
+            system.rm(name, recursive=True)
 
 
 @pytest.mark.parametrize(

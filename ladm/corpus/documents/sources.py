@@ -19,6 +19,7 @@ from ladm.corpus.files.folders import (
     NoSourceError,
     documents_below,
     kept_documents,
+    no_documents,
     no_such_source,
     remote_documents_below,
     require_target,
@@ -120,8 +121,10 @@ def find_sources(
         first.setdefault(source.identity, source)
     # A file with a misspelt name, such as a.jsnol, would otherwise become one document without a word.
     texts = [source.name for source in first.values() if source.kind == "text" and kind_of(source.name) is None]
+    data_sets = (source.name for source in found if source.kind == "dataset")
+    read = set(map(os.path.realpath, [*texts, *data_sets]))
     for name, what in skipped_files.items():
-        what.forget_read([*texts, *(source.name for source in found if source.kind == "dataset")])
+        what.forget_read(read)
         what.report(name, echo)
     if texts:
         echo(f"{files_of_other_kinds(texts)}: each is read as one text")
@@ -160,18 +163,15 @@ def _find(name: str, own: Path | None, skipped_files: SkippedFiles) -> list[Sour
             return [Source(name, "dataset", "")]
         files = documents_below(path, own, skipped_files)
         if not files:
-            there = f"; it has {skipped_files.words}" if skipped_files.words else ""
-            if suffix := skipped_files.suffix_of_texts:
-                there += f"; '{name}/**/*{suffix}' reads such files as texts"
-            raise LadmError(
-                f"{name} holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk{there}"
-            )
+            raise no_documents(name, skipped_files, nor=" and is not a data set saved by save_to_disk")
         return [_file(str(file)) for file in files]
     if not path.exists() and is_pattern(name):
         return _matching_sources(name, own, skipped_files)
     if "://" in name and kind_of(name) is None:
         addresses = remote_documents_below(name, skipped_files)
-        if addresses:
+        if addresses is not None:
+            if not addresses:
+                raise no_documents(name, skipped_files)
             return [_file(address) for address in addresses]
     if path.is_file() or "://" in name:
         return [_file(name)]
@@ -198,7 +198,7 @@ def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFile
         elif is_document(PurePosixPath(name).name) or is_named_text(name, pattern):
             files.append(name)
         elif "://" in name and not PurePosixPath(name).suffix:
-            files += remote_documents_below(name, skipped_files)
+            files += remote_documents_below(name, skipped_files) or []
         else:
             if "://" not in name:
                 require_target(name)

@@ -88,20 +88,36 @@ def kept_documents(names: Iterable[str], skipped_files: SkippedFiles) -> list[st
     return kept
 
 
-def remote_documents_below(address: str, skipped_files: SkippedFiles) -> list[str]:
-    """The addresses of the documents below a folder in a store such as S3, in the order of their names."""
+def remote_documents_below(address: str, skipped_files: SkippedFiles) -> list[str] | None:
+    """The addresses of the documents below a folder in a store such as S3, in the order of their names.
+
+    None where the address is that of a file, or of nothing.
+    """
     try:
         system, folder = fsspec.url_to_fs(address)
-        below = sorted(system.find(folder)) if system.isdir(folder) else []
+        if not system.isdir(folder):
+            return None
+        below = sorted(system.find(folder))
         inside = len(PurePosixPath(folder).parts)
         # A hidden folder hides what is in it.
         shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
         for path in shown:
             skipped_files.add_file(path)
         found = kept_documents((path for path in shown if is_document(PurePosixPath(path).name)), skipped_files)
+        # To HTTP a page with links is a folder as well as a file.
+        if not found and system.isfile(folder):
+            return None
         return [str(system.unstrip_protocol(path)) for path in found]
     except Exception as error:
         raise no_such_source(address, error) from None
+
+
+def no_documents(folder: str, skipped_files: SkippedFiles, *, nor: str = "") -> LadmError:
+    """The error for a folder without a document; `nor`: what else it is not."""
+    there = f"; it has {skipped_files.words}" if skipped_files.words else ""
+    if suffix := skipped_files.suffix_of_texts:
+        there += f"; '{folder.rstrip('/')}/**/*{suffix}' reads such files as texts"
+    return LadmError(f"{folder} holds no .jsonl, .parquet or .txt file{nor}{there}")
 
 
 class NoSourceError(LadmError):

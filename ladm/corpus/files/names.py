@@ -54,7 +54,9 @@ def kind_of(name: str) -> Literal["json", "parquet", "text"] | None:
 
 def may_be_text(name: str) -> bool:
     """May a file of no known kind be one plain text, such as book.tex, util.py or `copyright`?"""
-    return kind_of(name) is None and _suffix(name)[1:] not in _NEVER_TEXT
+    # `https://.../a.jsonl?download=true` holds JSON, although its kind is not known by its end.
+    path = name.partition("?")[0] if "://" in name else name
+    return kind_of(path) is None and _suffix(path)[1:] not in _NEVER_TEXT
 
 
 def is_named_text(name: str, pattern: str) -> bool:
@@ -82,6 +84,13 @@ def partition_of(name: str) -> dict[str, str]:
         if is_there and _PARTITION_KEY.fullmatch(key) and value not in ("", _NO_VALUE):
             found[unquote(key)] = unquote(value)
     return found
+
+
+def suffix_with_packing(name: str) -> str:
+    """The end of a file's name that a pattern must have: `.tex`, `.TEX` or `.tex.gz`; empty where there is none."""
+    packed = PurePosixPath(name).suffix if is_packed_name(name) else ""
+    suffix = PurePosixPath(name.removesuffix(packed)).suffix
+    return suffix and suffix + packed
 
 
 def without_packing(name: str) -> str:
@@ -117,12 +126,13 @@ def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
     The shell expands `d/*` to every file in d: its licence and card must not stop the corpus. A table or an archive
     stays, and is refused, because half of the corpus may be in it.
     """
-    beside = [name for name in names if os.path.isfile(name) and _is_beside_data(PurePath(name))]
-    if len(beside) == len(names):
+    beside = {name: None for name in names if os.path.isfile(name) and _is_beside_data(PurePath(name))}
+    others = [name for name in names if name not in beside]
+    if not others:
         return names
     for name in beside:
         echo(f"{name} is not a data file; it is left out")
-    return [name for name in names if name not in beside]
+    return others
 
 
 def _is_beside_data(path: PurePath) -> bool:

@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
-from ladm.corpus.files.names import is_about_data, kind_of, may_be_text, name_as_text, without_packing
+from ladm.corpus.files.names import (
+    is_about_data,
+    kind_of,
+    may_be_text,
+    name_as_text,
+    suffix_with_packing,
+    without_packing,
+)
 from ladm.errors import count_of
 from ladm.progress import Echo
 
@@ -37,9 +44,11 @@ class SkippedFiles:
         """Count a saved data set inside a folder of documents."""
         self._data_sets.add(name)
 
-    def forget_read(self, names: Iterable[str]) -> None:
-        """Do not count the data sets and files that are read because another SOURCE leads to them."""
-        read = {os.path.realpath(name) for name in names}
+    def forget_read(self, read: Collection[str]) -> None:
+        """Do not count the data sets and files that are read because another SOURCE leads to them.
+
+        `read`: their real paths.
+        """
         if not read:
             return
         self._data_sets = {name for name in self._data_sets if os.path.realpath(name) not in read}
@@ -54,8 +63,8 @@ class SkippedFiles:
     @property
     def suffix_of_texts(self) -> str | None:
         """The commonest suffix of the files of other kinds that may be plain texts; None if there are none."""
-        found = Counter(PurePath(without_packing(name)).suffix for name in self._files if may_be_text(name))
-        found.pop("", None)
+        texts = [name for name in self._files if may_be_text(name) and _suffix(name)]
+        found = Counter(map(suffix_with_packing, texts))
         return min(found, key=lambda suffix: (-found[suffix], suffix), default=None)
 
     @property
@@ -74,7 +83,8 @@ class SkippedFiles:
 
 def files_of_other_kinds(names: Collection[str]) -> str:
     """`3 files of other kinds (2 .csv, 1 .pdf)`, the commonest suffixes first."""
-    ordered = sorted(Counter(map(_suffix, names)).items(), key=lambda item: (-item[1], item[0]))
+    counts = Counter(_suffix(name) or "without a suffix" for name in names)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {kind}" for kind, count in ordered[:_KINDS_SHOWN]]
     if more := sum(count for _, count in ordered[_KINDS_SHOWN:]):
         shown.append(f"{more:,} more")
@@ -86,7 +96,8 @@ def _example(names: Collection[str]) -> str:
 
 
 def _suffix(name: str) -> str:
+    """The suffix in lower case, without `.gz` and the like; empty where there is none."""
     suffix = PurePath(without_packing(name)).suffix or PurePath(name.lower()).suffix
     # `report v1. final` has none: what is behind its dot is a part of a sentence.
     is_one = 1 < len(suffix) <= _LONGEST_SUFFIX and suffix.isprintable() and " " not in suffix
-    return suffix if is_one else "without a suffix"
+    return suffix if is_one else ""
