@@ -47,10 +47,13 @@ class Subset:
 
 def _chosen(folder: Path, manifest: Manifest) -> Any:
     """The rows that the subset in `folder` lists, run by run. Raises LadmError where its manifest is another."""
+    from ladm.selection.changed_inputs import as_recorded_by
     from ladm.selection.manifest_file import read_manifest_and_chosen
 
     found, chosen = read_manifest_and_chosen(folder)
     # A dry run writes nothing where an earlier subset may be, and a later call with `overwrite` replaces this one.
-    if json.dumps(found.as_json()) != json.dumps(manifest.as_json()):
+    there = found.as_json()
+    own = as_recorded_by({name: value for name, value in there.items() if value is not None}, manifest)
+    if json.dumps(there) != json.dumps(own.as_json()):
         raise LadmError(f"{folder} holds another subset: this one was a dry run, or has been replaced since")
     return chosen

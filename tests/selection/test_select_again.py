@@ -198,6 +198,10 @@ def test_a_subset_of_an_earlier_version_is_that_of_the_command(
         before = states(subset)
         again = ladm(*command, "-o", subset)
         assert again.exit_code == 0, (lacking, again.output)
+        found = in_python(
+            scored[1], documents=3, quota=str(weights), profile=profile, within="profile", output=subset
+        )  # fmt: skip
+        assert found.ids() == [name for each in chosen for name in each["ids"]], lacking
         assert states(subset) == before
     # What it does record still counts: the quotas by domain are others.
     weights.write_text("domain 0: 9\n'*': 1\n")
