@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +39,8 @@ def require_same(
         # A dictionary, because many fields may stand for one flag, and the order is that of the identity.
         names = dict.fromkeys(map(name_of_field, fields)) if name_of_field else {}
         # `--layers` beside `--score, --layers, --reduce or --profile` would be there twice.
-        shown = [name for name in names if not any(name != other and name in other for other in names)]
+        of_others = {part for name in names if len(parts := re.split(", | or ", name)) > 1 for part in parts}
+        shown = [name for name in names if name not in of_others]
         which = f" ({', '.join(shown)})" if shown else ""
         remedy = remedy if isinstance(remedy, str) else remedy(tuple(names))
         raise LadmError(

@@ -14,12 +14,14 @@ import pytest
 
 from ladm.corpus.rows.reading import Rows, open_rows
 from ladm.errors import IncompleteError, LadmError, LockedError, StorageError
+from ladm.runs.flags import SCORE_FLAGS
 from ladm.runs.folder import Run, require_own_or_empty, unit_rows_for
 from ladm.runs.layout import ERRORS_FILE, PARQUET_FILE, RESULT_FILES, SORTED_FILE
 from ladm.runs.lines import decode_object, encode_object
 from ladm.runs.results import summarise
 from ladm.runs.unit_writer import UnitWriter
 from ladm.storage import files as storage
+from ladm.storage.identity import require_same
 from ladm.storage.locks import locked
 from support import fakes
 from support.crashes import complete, contents, identity, sealed_records
@@ -407,3 +409,18 @@ def test_a_start_that_stored_no_row_fixes_no_settings(tmp_path: Path, rows: Rows
     assert len(list((stored / "units").iterdir())) == 2
     with pytest.raises(LadmError, match="was started with something else"):
         Run.create_or_resume(stored, other)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["--domain", "--domain-key"], "--domain, --domain-key"),
+        (["--model", "--m"], "--model, --m"),
+        (["--layers", SCORE_FLAGS], SCORE_FLAGS),
+        (["the rows or --limit", "--limit"], "the rows or --limit"),
+    ],
+)
+def test_each_flag_that_differs_is_named_once(names: list[str], shown: str) -> None:
+    with pytest.raises(LadmError) as caught:
+        require_same(Path("x"), dict.fromkeys(names, 1), dict.fromkeys(names, 2), name_of_field=str)
+    assert str(caught.value).startswith(f"x was started with something else ({shown}); give another --output, or what")
