@@ -35,10 +35,11 @@ def subset_files(job: Any, had: Any, *, subset: Path, held: Mapping[str, str]) -
     if not (subset / MANIFEST_FILE).is_file():
         return
     made = read_manifest(subset)
+    quota = job.quota if job.quota is not None else had.quota
     # Subsets of earlier versions have no weights.
-    if made.quota_weights is not None and made.quota == job.quota:
-        weights = read_quota(str(job.quota)).in_file
-        yield f"{flag('quota')} {job.quota}", yaml_line(made.quota_weights), yaml_line(weights or {})
+    if made.quota_weights is not None and made.quota == quota:
+        weights = read_quota(str(quota)).in_file
+        yield f"{flag('quota')} {quota}", yaml_line(made.quota_weights), yaml_line(weights or {})
     lists = {(each.option, each.file): each.xxh3_128 for each in made.id_lists}
     for option in (EXCLUDE_IDS, ONLY_IDS):
         for name in getattr(job, option):

@@ -172,7 +172,8 @@ class JobFolder:
         _, of_scores, of_subset = fields_by_part()
         if differs <= of_subset:
             # As everywhere, None means: as before.
-            job = dataclasses.replace(job, domain=job.domain if job.domain is not None else had.domain)
+            before = {name: getattr(had, name) for name in ("domain", "quota") if getattr(job, name) is None}
+            job = dataclasses.replace(job, **before)
             command = select_command(job, folder=self.path, domain_key=had.domain_key)
             return f"to make another selection from its scores: {command}; or {CHANGED_REMEDY}"
         # Rows of one corpus answer no question about another; a corpus that was only moved is no longer where it was.

@@ -207,6 +207,28 @@ def test_a_job_is_bound_to_the_content_of_its_profile(
     assert (other.exit_code, "--profile: " in other.stderr, "before, " in other.stderr) == (1, True, True)
 
 
+def test_weights_that_are_not_given_again_are_compared_too(
+    ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    shard, model, _ = finished_job
+    weights, output = tmp_path / "w.yaml", tmp_path / "job"
+    weights.write_text("'*': 1\n")
+    words = job_words(shard, model, output)
+    assert ladm(*words, "--quota", weights).exit_code == 0
+    assert ladm(*words).exit_code == 0
+    weights.write_text("'*': 2\n")
+    select = f"ladm select {output}/scores --rows {output}/rows --tokens 3000 --quota {weights} --format megatron"
+    message = (
+        f"ladm: {output} was started with something else (--quota {weights}); to make another selection from its "
+        f"scores: {select} -o {output}/subset2; or give another --output, or what it was started with:\n"
+        f"  --quota {weights}: \"{{'*': 1}}\" before, \"{{'*': 2}}\" now\n"
+    )
+    for given in ((), ("--quota", weights)):
+        other = ladm(*words, *given)
+        assert (other.exit_code, other.stderr) == (1, message), given
+    assert ladm(*shlex.split(select)[1:], "-o", output / "subset2").exit_code == 0
+
+
 def test_a_job_without_a_band_is_bound_to_the_score_of_its_profile(
     ladm: Command, finished_job: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
