@@ -127,7 +127,7 @@ def test_compressed_texts_and_texts_in_a_store(prepare: Prepare, tmp_path: Path)
         system.rm("/texts", recursive=True)
 
 
-def test_addresses_that_are_no_text() -> None:
+def test_addresses_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     system = fsspec.filesystem("memory")
     try:
         for name in ("tables/a.csv", "code/a.tex", "web/a.jsonl?download=true", "web/a.pdf?page=1"):
@@ -147,6 +147,11 @@ def test_addresses_that_are_no_text() -> None:
                 find_sources([name])
             assert str(caught.value) == message
         assert [source.name for source in find_sources(["memory://code/**/*.tex"])] == ["memory:///code/a.tex"]
+        # To HTTP a page with links is a folder as well as a file.
+        monkeypatch.setattr(type(system), "isdir", lambda *_: True)
+        lines: list[str] = []
+        assert [source.kind for source in find_sources(["memory://code/a.tex"], echo=lines.append)] == ["text"]
+        assert lines == ["1 file of other kinds (1 .tex): each is read as one text"]
     finally:
         for name in ("/tables", "/code", "/web"):
             system.rm(name, recursive=True)

@@ -101,13 +101,13 @@ def remote_documents_below(address: str, skipped_files: SkippedFiles) -> list[st
         inside = len(PurePosixPath(folder).parts)
         # A hidden folder hides what is in it.
         shown = [path for path in below if not any(p.startswith(".") for p in PurePosixPath(path).parts[inside:])]
+        documents = [path for path in shown if is_document(PurePosixPath(path).name)]
+        # To HTTP a page with links is a folder as well as a file.
+        if not documents and system.isfile(folder):
+            return None
         for path in shown:
             skipped_files.add_file(path)
-        found = kept_documents((path for path in shown if is_document(PurePosixPath(path).name)), skipped_files)
-        # To HTTP a page with links is a folder as well as a file.
-        if not found and system.isfile(folder):
-            return None
-        return [str(system.unstrip_protocol(path)) for path in found]
+        return [str(system.unstrip_protocol(path)) for path in kept_documents(documents, skipped_files)]
     except Exception as error:
         raise no_such_source(address, error) from None
 
