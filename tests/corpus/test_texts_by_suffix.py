@@ -157,6 +157,16 @@ def test_addresses_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
             system.rm(name, recursive=True)
 
 
+def test_lines_of_json_are_no_text(prepare: Prepare, code: Path) -> None:
+    write_jsonl(code / "part-00000", [long_document(1)])
+    message = "cannot read src/part-00000: it has a JSON object in a line; let its name end in .jsonl"
+    result = prepare("src/part-00000", "--domain", "x")
+    assert (result.exit_code, message in result.stderr) == (74, True), result.stderr
+    # Code that begins with a brace is a text.
+    (code / "block.c").write_text("{\n" + long_document(1)["text"])
+    assert prepare("src/block.c", "--domain", "x", output="block").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("name", "pattern", "is_text"),
     [

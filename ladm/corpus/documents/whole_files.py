@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 
 from ladm.corpus.documents.reading import read_documents, require_one_text
 from ladm.corpus.documents.sources import Source
 from ladm.corpus.files.compressed import bounded_lines, open_unpacked, packing_of
-from ladm.corpus.files.names import is_packed_name
+from ladm.corpus.files.names import is_packed_name, kind_of
 from ladm.corpus.files.opening import open_bytes
 from ladm.corpus.files.tables import parquet_file, wanted_columns
 from ladm.corpus.files.utf8 import require_no_other_mark
@@ -27,6 +29,9 @@ def require_whole(source: Source, *, text_key: str) -> None:
         if source.kind == "parquet":
             _require_whole_parquet(source, text_key)
         elif source.kind == "text":
+            if kind_of(source.name) is None:
+                with open_unpacked(source.name) as file:
+                    _require_no_lines(source.name, file.readline(_CHUNK))
             for _ in read_documents(source, text_key=text_key):
                 pass
         elif source.kind == "json" and source.lines is None:
@@ -61,6 +66,15 @@ def _require_lines(name: str, first_line: bytes) -> None:
             f"cannot read {name}: it is one JSON value over several lines or an array, not one object per line; "
             "convert it to JSONL: jq -c 'if type == \"array\" then .[] else . end'"
         )
+
+
+def _require_no_lines(name: str, first_line: bytes) -> None:
+    """Raise StorageError for JSONL in a file that would be read as one text, such as Spark's `part-00000`."""
+    if not first_line.lstrip().startswith(b"{"):
+        return
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(json.loads(first_line), dict):
+            raise StorageError(f"cannot read {name}: it has a JSON object in a line; let its name end in .jsonl")
 
 
 def _require_whole_parquet(source: Source, text_key: str) -> None:
