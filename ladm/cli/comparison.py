@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladm.cli.display import padded, plain, text_width, with_beginning
+from ladm.cli.display import cut_name, padded, plain, text_width, with_beginning
 from ladm.cli.options import settings_command
 from ladm.cli.terminal import configure_libraries, note, print_result
 from ladm.errors import count_of
@@ -51,7 +51,7 @@ def top(settings: TopSettings) -> None:
 
 def _top_table(found: TopList) -> Iterator[str]:
     domains = [plain(document.domain) for document in found.documents]
-    ids = [_id_in_table(document.name) for document in found.documents]
+    ids = [cut_name(document.name) for document in found.documents]
     by = "score" if found.by == "score" else "value"
     domain_width, id_width = (
         max(map(text_width, [title, *texts])) for title, texts in (("domain", domains), ("id", ids))
@@ -188,7 +188,7 @@ def _different_lines(higher: str, lower: str, names: list[str], documents: list[
         return
     yield ""
     yield f"documents that {higher} ranks above {lower} (rank in the domain: 1 is the best, 0 the last)"
-    texts = [(plain(document.domain), _id_in_table(document.id)) for document in documents]
+    texts = [(plain(document.domain), cut_name(document.name)) for document in documents]
     domain = max(len("domain"), *(text_width(text) for text, _ in texts))
     id_ = max(len("id"), *(text_width(text) for _, text in texts))
     a, b = (max(4, len(name)) for name in names)
@@ -200,10 +200,3 @@ def _different_lines(higher: str, lower: str, names: list[str], documents: list[
 
 def _rho(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _id_in_table(name: str, *, most: int = 40) -> str:
-    """The id as `plain` text, a long one cut in its middle: paths differ at their ends, where a window's number is."""
-    text = plain(name, most=len(name))
-    head = (most - 1) // 2
-    return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most :]}"

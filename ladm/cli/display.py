@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ladm.errors import count_of, duration, printable, three_digits
 
 if TYPE_CHECKING:
+    from ladm.explain.explainer import ScoredDocument
     from ladm.explain.inspected_document import InspectedDocument, SpanText
     from ladm.selection.manifest import Manifest
 
@@ -165,7 +166,7 @@ def _id_list_lines(manifest: Manifest) -> Iterator[str]:
 
 def inspected_lines(document: InspectedDocument, name: str) -> Iterator[str]:
     """An inspected document and its strongest pairs, the later span of each above the earlier one."""
-    yield f"{plain(name)} (row {document.position}): score {document.score:.6g}, of which"
+    yield f"{cut_name(name)} (row {document.position}): score {document.score:.6g}, of which"
     for pair in document.pairs[:_PAIRS_SHOWN]:
         yield f"{100 * document.share(pair):>6.1f} %  {_beginning(pair.later)}"
         yield f"{'from':>8}  {_beginning(pair.earlier)}"
@@ -177,7 +178,7 @@ def _beginning(span: SpanText) -> str:
     return f"token {span.first_token:>6,}  {plain(text, most=80)}".rstrip()
 
 
-def inspected_summary(document: InspectedDocument, name: str) -> dict[str, Any]:
+def inspected_summary(document: InspectedDocument, scored: ScoredDocument) -> dict[str, Any]:
     """The same for a program, with the whole texts of the spans."""
     pairs = [
         {
@@ -187,7 +188,8 @@ def inspected_summary(document: InspectedDocument, name: str) -> dict[str, Any]:
         }
         for pair in document.pairs[:_PAIRS_SHOWN]
     ]
-    return {"id": name, "position": document.position, "score": document.score, "pairs": pairs}
+    names = {"id": scored.id, "name": scored.name}
+    return names | {"position": document.position, "score": document.score, "pairs": pairs}
 
 
 def _count(number: int | None) -> str:
@@ -199,6 +201,13 @@ def plain(name: str, *, most: int = 40) -> str:
     # Control characters could rewrite what is on the terminal, and a right-to-left mark the order of the table.
     text = printable(name.replace("\t", " "))
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def cut_name(name: str, *, most: int = 40) -> str:
+    """A document's name as `plain` text, cut in its middle: paths differ at their ends, where a window's number is."""
+    text = plain(name, most=len(name))
+    head = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most :]}"
 
 
 def text_width(text: str) -> int:

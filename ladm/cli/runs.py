@@ -175,10 +175,10 @@ def inspect(settings: InspectSettings) -> None:
     def on_document(scored: ScoredDocument, path: Path) -> None:
         found = read_inspected(path)
         files.append(str(path))
-        documents.append(inspected_summary(found, scored.id) | {"file": str(path)})
+        documents.append(inspected_summary(found, scored) | {"file": str(path)})
         # A document at a time, because each takes a while.
         if not is_set(AS_JSON):
-            for line in [*inspected_lines(found, scored.id), str(path)]:
+            for line in [*inspected_lines(found, scored.name), str(path)]:
                 show(line)
 
     run_inspect(settings, echo=note, on_document=on_document, progress=scoring_bar("inspecting"))

@@ -202,6 +202,7 @@ def _different(
         DifferentDocument(
             domain=label.domain,
             id=label.row_id,
+            name=label.name,
             rank_a=float(a_N[k]),
             rank_b=float(b_N[k]),
             beginning=one_line(text, most=BEGINNING_CHARACTERS),

@@ -26,6 +26,8 @@ class DifferentDocument:
 
     domain: str
     id: str
+    name: str
+    """As `ladm top` shows it: with its file, where `id` is only a number."""
     rank_a: float
     rank_b: float
     beginning: str

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ladm.errors import LadmError
 from ladm.explain.explainer import ScoredDocument
-from ladm.runs.columns.labels import label_id
+from ladm.runs.columns.labels import label_id, shown_name
 from ladm.runs.folder import Run
 from ladm.runs.results import columns_of, score_batches
 from ladm.settings.runs import MOST_INSPECTED, InspectSettings
@@ -25,7 +25,7 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
     score has, and for one that too many have.
     """
     column = _cds_column(run)
-    naming = [name for name in ("id", "chunked_index") if name in columns_of(run.folder)]
+    naming = [name for name in ("id", "chunked_index", "source") if name in columns_of(run.folder)]
     names = set(settings.id)
     chosen: dict[int, ScoredDocument] = {}
     # Whether a name is an id is known at the end of the file only.
@@ -70,9 +70,9 @@ def choose_documents(run: Run, settings: InspectSettings) -> list[ScoredDocument
 def _names(batch: pa.RecordBatch, naming: Sequence[str]) -> Iterator[tuple[int, str]]:
     """The names of each document of a batch beside its index, with its place there."""
     for k, named in enumerate(batch.select(["index", *naming]).to_pylist()):
-        own = named.get("id")
-        shown = label_id(named, named["index"])
-        yield from ((k, name) for name in ({shown} if own is None else {str(own), shown}))
+        own, index = named.get("id"), named["index"]
+        names = {label_id(named, index), shown_name(named, index)} | (set() if own is None else {str(own)})
+        yield from ((k, name) for name in names)
 
 
 def _require_few(run: Run, chosen: dict[int, ScoredDocument]) -> None:
@@ -91,8 +91,12 @@ def _cds_column(run: Run) -> str | None:
 
 def _documents(batch: pa.RecordBatch, column: str | None, naming: Sequence[str]) -> list[ScoredDocument]:
     rows = batch.select([*_COLUMNS, *([column] if column else [])]).to_pylist()
-    names = [label_id(named, named["index"]) for named in batch.select(["index", *naming]).to_pylist()]
     return [
-        ScoredDocument(id=name, cds=values.pop(column) if column else None, **values)
-        for name, values in zip(names, rows, strict=True)
+        ScoredDocument(
+            id=label_id(named, named["index"]),
+            name=shown_name(named, named["index"]),
+            cds=values.pop(column) if column else None,
+            **values,
+        )
+        for named, values in zip(batch.select(["index", *naming]).to_pylist(), rows, strict=True)
     ]

@@ -29,7 +29,9 @@ class ScoredDocument:
 
     rank: int
     id: str
-    """As `ladm top` shows it."""
+    """Its own id, or its index; with its part, where it is cut into windows."""
+    name: str
+    """As `ladm top` shows it: with its file, where `id` is only a number."""
     position: int
     score: float
     num_tokens: int

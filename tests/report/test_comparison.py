@@ -188,7 +188,7 @@ def test_a_document_without_an_id_is_shown_with_the_file_that_it_is_from(named: 
     assert shown_name(named, 7) == expected
 
 
-def test_top_names_the_files_of_texts_without_ids(
+def test_top_and_compare_name_the_files_of_texts_without_ids(
     score_once: Any, ladm: Command, save_rows: Any, golden: Any, tmp_path: Path
 ) -> None:
     rows = topical_rows(golden, [512, 400])
@@ -199,6 +199,14 @@ def test_top_names_the_files_of_texts_without_ids(
     assert {(each["id"], each["name"]) for each in found} == {("0", "0 volume 0.txt"), ("1", "1 volume 1.txt")}
     lines = ladm("top", tmp_path / "run").stdout.splitlines()[1:]
     assert [each["name"] in line for each, line in zip(found, lines, strict=True)] == [True, True]
+    pairs = ("--columns", "score,-score", "--domain-key", "none")
+    compare = ("compare", tmp_path / "run", *pairs, "--output", tmp_path / "page.html")
+    table = ladm(*compare).stdout
+    assert ("  0 volume 0.txt" in table, "  1 volume 1.txt" in table) == (True, True)
+    found = json.loads(ladm(*compare, "--json").stdout)
+    differing = found["higher_by_a"] + found["higher_by_b"]
+    assert {(each["id"], each["name"]) for each in differing} == {("0", "0 volume 0.txt"), ("1", "1 volume 1.txt")}
+    assert "0 volume 0.txt" in (tmp_path / "page.html").read_text()
 
 
 def test_top_lists_documents(ladm: Command, scored: tuple[str, Path]) -> None:

@@ -224,6 +224,23 @@ def test_the_strongest_pairs_are_printed_with_their_texts(ladm: Any, scored: Pat
     assert found["pairs"][0]["later"] == {"first_token": later["first_token"], "text": "".join(later["tokens"])}
 
 
+def test_inspected_texts_without_ids_are_named_by_their_files(
+    ladm: Any, talking: Path, save_rows: Any, golden: Any, tmp_path: Path
+) -> None:
+    rows = topical_rows(golden, [512, 512])
+    for k, row in enumerate(rows):
+        row["source"] = f"books/{'long name ' * 5}{k}.txt"
+    run = tmp_path / "run"
+    assert ladm("score", save_rows(rows), *SMALL, "--model", talking, "--output", run).exit_code == 0
+    # As `ladm top` shows it, in full or by its number alone.
+    for name in (f"1 {'long name ' * 5}1.txt", "1"):
+        result = ladm("inspect", run, "--id", name)
+        assert result.exit_code == 0, result.output
+        assert re.match(r"1 long name .*….*name 1\.txt \(row 1\): score ", result.stdout)
+    found = json.loads(ladm("inspect", run, "--id", "1", "--json").stdout)["documents"]
+    assert [(each["id"], each["name"]) for each in found] == [("1", f"1 {'long name ' * 5}1.txt")]
+
+
 def test_texts_of_spans_cannot_change_the_terminal() -> None:
     tokens = ["a\x1b[2J", "\n\n", "\u202eb"]
     span = SpanText(first_token=3, tokens=tokens, weights=[1.0] * 3, before="", after=" c" * 99)
