@@ -31,7 +31,7 @@ from ladm.storage.temporary import temporary_folder
 
 
 def forecast(settings: Any, *, echo: Echo, ids_in_memory: Sequence[IdFile] = ()) -> Forecast:
-    """Look at some documents, make rows of them in a temporary folder, and time how three of them are scored.
+    """Look at some documents, make rows of them in a temporary folder, and time how up to three of them are scored.
 
     `ids_in_memory`: lists of ids that the settings have by their names.
     Raises LadmError for whatever `ladm run` would refuse before it writes anything, and where none of the documents

@@ -1,4 +1,4 @@
-"""Rows and a model -> what scoring them would take: three rows are timed, and nothing is written."""
+"""Rows and a model -> what scoring them would take: at most three rows are timed, and nothing is written."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from ladm.signals.scorer import SignalScorer
 from ladm.signals.text_columns import TextColumns, count_unigrams
 
 TIMED_ROWS = 3
+SLOW_SECONDS = 10.0
+"""A row that takes a CPU so long is timed once: preparations are little of it, and four of 32,768 tokens take an hour."""
 MOST_TRIED = 64
 """Rows that are tried in search of one that can be scored."""
 MORE_DEVICES = 8
@@ -66,7 +68,7 @@ class DryRun:
 
 
 def dry_run(settings: ScoreSettings, *, echo: Echo) -> DryRun:
-    """Load the model, time three rows, and estimate the rest.
+    """Load the model, time up to three rows, and estimate the rest.
 
     Raises LadmError where no row can be scored, and for whatever `ladm score` would refuse before it starts.
     """
@@ -140,18 +142,20 @@ def _text_columns(planned: TextColumns, rows: Rows, facts: ModelFacts) -> TextCo
 def _time(
     plan: Plan, rows: Rows, scorer: SignalScorer, lengths: RowLengths, *, echo: Echo
 ) -> tuple[dict[int, float], float]:
-    """Seconds a row by length, of three rows; and the mean length of a stored line in bytes."""
+    """Seconds a row by length, of at most three rows; and the mean length of a stored line in bytes."""
     chosen = _timed_rows(rows, scorer, lengths)
     if not chosen:
         raise LadmError(f"none of {MOST_TRIED} rows of {rows.name} can be scored; run ladm score, which says why")
     # Long rows on a CPU take minutes, in which nothing else would be printed.
     of_tokens = ", ".join(f"{length:,}" for length in sorted({len(checked.ids) for checked, _ in chosen}))
-    echo(f"timing    {count_of(len(chosen), 'row')} of {of_tokens} tokens, the first one twice")
-    # The first call compiles kernels and fills caches, which the rows after it do not pay for.
-    start_batch([chosen[0][0]], scorer, BatchSizes(lambda _tokens: 1))()
+    echo(f"timing    at most {count_of(len(chosen), 'row')} of {of_tokens} tokens")
+    on_cuda = plan.hardware.devices[0].startswith("cuda")
     found: dict[int, list[float]] = {}
     line_bytes: list[int] = []
-    for checked, text in chosen:
+    # The first row twice: the first call compiles kernels and fills caches, which the rows after it do not pay for.
+    for checked, text in [chosen[0], *chosen]:
+        if not on_cuda and max(found.get(len(checked.ids), [0.0])) >= SLOW_SECONDS:
+            continue
         start = time.perf_counter()
         checked_row(checked.row, scorer, text=text)
         reading = time.perf_counter() - start

@@ -76,7 +76,7 @@ class CalibrateSettings(Settings):
         not_an_address=WRITE_LOCALLY,
     )
     dry_run: bool = setting(
-        False, "Make the bad rows, load the model, time three rows, show what the whole would take; write nothing."
+        False, "Make the bad rows, load the model, time up to three rows, show what the whole takes; write nothing."
     )
     lists: str | None = lists_setting()
     # More make narrower intervals. Each is scored ten times: intact, and once for every kind of bad row.
@@ -183,7 +183,7 @@ class CheckSettings(Settings):
         unset="check-MODEL",
     )  # fmt: skip
     dry_run: bool = setting(
-        False, "Make the bad rows, load the model, time three rows, show what the whole would take; write nothing."
+        False, "Make the bad rows, load the model, time up to three rows, show what the whole takes; write nothing."
     )
     length: int = setting(
         PACKAGED_LENGTH, "Tokens of a document, without --rows.", section=DOCUMENTS, metavar="TOKENS", at_least=1

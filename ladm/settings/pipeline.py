@@ -58,7 +58,7 @@ class _JobSettings(Settings):
     )
     dry_run: bool = setting(
         False,
-        "Sample documents, load the model, time three rows, estimate what the whole job takes; write nothing.",
+        "Sample documents, load the model, time up to three rows, estimate what the whole job takes; write nothing.",
     )
 
     def check_together(self) -> None:

@@ -163,7 +163,7 @@ class ScoreSettings(MethodSettings):
     limit: int | None = setting(None, "Score only the first N rows.", metavar="N", unset="all", at_least=1)
     dry_run: bool = setting(
         False,
-        "Load the model, time three rows, estimate what the whole run takes; write nothing.",
+        "Load the model, time up to three rows, estimate what the whole run takes; write nothing.",
     )
     max_errors: int | None = setting(
         None,

@@ -252,7 +252,7 @@ def test_a_dry_run_of_any_signals(ladm: Command, rows: str, small: Any) -> None:
         result = ladm("score", rows, *small, "--signals", signals, "--dry-run")
         assert result.exit_code == 0, result.stderr
         assert "results: about" in result.stdout
-        assert "tokens, the first one twice" in result.stderr
+        assert "timing    at most 3 rows of " in result.stderr
 
 
 def test_a_dry_run_times_what_is_added_to_a_run_and_nothing_else(
