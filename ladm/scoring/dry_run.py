@@ -30,7 +30,10 @@ from ladm.signals.text_columns import TextColumns, count_unigrams
 
 TIMED_ROWS = 3
 SLOW_SECONDS = 10.0
-"""A row that takes a CPU so long is timed once: preparations are little of it, and four of 32,768 tokens take an hour."""
+"""A row that takes a CPU so long is timed once.
+
+The first pass is hardly slower then, and four passes over 32,768 tokens may take an hour.
+"""
 MOST_TRIED = 64
 """Rows that are tried in search of one that can be scored."""
 MORE_DEVICES = 8

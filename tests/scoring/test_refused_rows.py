@@ -213,10 +213,13 @@ def test_a_dry_run_refuses_what_the_run_in_the_folder_was_not_started_with(
     words = ("score", save_rows(rows_of_lengths([512] * 2)), *SMALL, "--model", golden_lm, "-o", tmp_path / "run")
     assert ladm(*words, "--signals", "cds,context-gain").exit_code == 0
     assert ladm(*words, "--dry-run").exit_code == 0
-    for flag, value in (("--reduce", "median"), ("--context-gain", "blocks")):
+    for flag, value, changed in (
+        ("--reduce", "median", "--score, --layers, --reduce or --profile"),
+        ("--context-gain", "blocks", "--context-gain"),
+    ):
         dry, real = (ladm(*words, flag, value, *more) for more in (["--dry-run"], []))
         assert dry.exit_code == real.exit_code == 1, dry.output
-        assert dry.stderr.startswith(f"ladm: {tmp_path}/run was started with something else ({flag}")
+        assert dry.stderr.startswith(f"ladm: {tmp_path}/run was started with something else ({changed})")
         assert real.stderr.endswith(dry.stderr)
     assert ladm(*words, "--reduce", "median", "--dry-run", "--overwrite").exit_code == 0
 
