@@ -114,7 +114,7 @@ def _found_in(sample: Sample, settings: Any, tokenizer: Tokenizer, facts: ModelF
         found["domain_key"] = domains.key or NO_DOMAINS
         # Of a key that was found in a part of the documents, one without it must not stop the job.
         found["domain"] = UNKNOWN if domains.key else None
-        echo(f"domains   {_words_of(domains, sample)}")
+        echo(f"domains   {_words_of(domains, sample, text_key=settings.text_key)}")
     return found
 
 
@@ -144,12 +144,14 @@ def _require_hardware(scoring: ScoreSettings, facts: ModelFacts) -> None:
         early.call(find_out) if early else find_out()
 
 
-def _words_of(domains: FoundDomains, sample: Sample) -> str:
+def _words_of(domains: FoundDomains, sample: Sample, *, text_key: str) -> str:
     if domains.key is None:
-        keys = list_keys(key for fields in sample.documents for key in keys_of(fields))
+        keys = [key for fields in sample.documents for key in keys_of(fields) if key != text_key]
+        if not keys:
+            return "all documents are one domain; --domain NAME names it"
         return (
-            f"no domain key found, so all documents are one domain; --domain-key KEY names it (the keys are {keys}), "
-            "or --domain NAME the one domain"
+            f"no domain key found, so all documents are one domain; give --domain-key one of {list_keys(keys)}, or "
+            "--domain a name"
         )
     values = f"{domains.key}: {count_of(domains.values, 'value')}"
     if domains.without:

@@ -179,7 +179,7 @@ def test_a_table_without_a_column_that_is_read(prepare: Command, tmp_path: Path)
     result = prepare(tmp_path / "images.parquet", tmp_path / "d.jsonl", "--domain", "x")
     assert (
         result.exit_code,
-        "no_text               2  documents dropped: nothing under --text-key" in result.stdout,
+        "no_text               2  documents dropped: nothing under --text-key (default: text)" in result.stdout,
     ) == (
         0,
         True,

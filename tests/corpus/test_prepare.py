@@ -121,7 +121,7 @@ def test_drops_are_counted_with_their_reason(ladm: Command, tokenizer: str, tmp_
     assert result.stdout.splitlines() == [
         "kept                  6  documents of at least 40 tokens",
         "too_short             2  documents dropped: fewer tokens than --length",
-        "no_text               2  documents dropped: nothing under --text-key",
+        "no_text               2  documents dropped: nothing under --text-key (default: text)",
         "not_text              1  document dropped: the text is not a string",
         "not_json              2  documents dropped: the line is not a JSON object in UTF-8",
         "tokens              305  in the documents that have rows: 234 in rows, 71 cut off; --windows all keeps them",

@@ -64,9 +64,9 @@ def test_a_folder_of_texts_says_which_pattern_reads_them(prepare: Prepare) -> No
     left_out = "it has 5 files of other kinds (2 .py, 1 .csv, 1 .h, 1 .png)"
     for name, message in (
         ("src", "src holds no .jsonl, .parquet or .txt file and is not a data set saved by save_to_disk; "
-                f"{left_out}; 'src/**/*.py' reads such files as texts"),
+                f"{left_out}; 'src/**/*.py' reads the .py files as texts"),
         ("src/*", "no such source: src/* matches no .jsonl, .parquet or .txt file; a pattern that ends in .py reads "
-                  "such files as texts"),
+                  "the .py files as texts"),
         ("src/logo.png", "src/logo.png: unknown kind of file; its name must end in .jsonl, .parquet or .txt (.gz, "
                          ".zst)"),
         ("src/*.csv", "no such source: src/*.csv matches no .jsonl, .parquet or .txt file"),
@@ -81,7 +81,7 @@ def test_the_pattern_that_a_message_advises_reads_the_texts(tmp_path: Path) -> N
         folder = tmp_path / f"f{k}"
         folder.mkdir()
         (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-        with pytest.raises(LadmError, match=re.escape(f"; '{folder}/**/*{suffix}' reads such files as texts")):
+        with pytest.raises(LadmError, match=re.escape(f"; '{folder}/**/*{suffix}' reads the {suffix} files as texts")):
             find_sources([f"{folder}/"])
         assert [source.name for source in find_sources([f"{folder}/**/*{suffix}"])] == [str(folder / name)]
     # What is behind a dot in a sentence is no suffix.
@@ -111,7 +111,34 @@ def test_scripts_beside_data_are_read_only_by_a_pattern(prepare: Prepare, code: 
     result = prepare("src/*.py", "src/*", "--domain", "x", output="both")
     assert sources_of(code.parent / "both") == ["a.py", "d.jsonl line 1"]
     # Of the two scripts src/a.py is read, by the first pattern.
-    assert "src/*: left out 4 files of other kinds (1 .csv, 1 .h, 1 .png, 1 .py)" in result.stderr
+    left_out = "left out 4 files of other kinds (1 .csv, 1 .h, 1 .png, 1 .py)"
+    assert f"src/*: {left_out}\n" in result.stderr
+
+
+def test_the_pattern_for_compressed_texts_ends_as_their_names_do(prepare: Prepare, code: Path) -> None:
+    for k in range(3):
+        (code / f"{k}.tex.gz").write_bytes(gzip.compress(long_document(k)["text"].encode()))
+    message = "no such source: src/*.gz matches no .jsonl, .parquet or .txt file; a pattern that ends in .tex.gz reads "
+    result = prepare("src/*.gz", "--domain", "x")
+    assert (result.exit_code, result.stderr) == (1, f"ladm: {message}the .tex.gz files as texts\n")
+    result = prepare("src/*.tex.gz", "--domain", "x")
+    assert (result.exit_code, len(sources_of(code.parent / "rows"))) == (0, 3)
+
+
+def test_several_scripts_beside_data_are_one_line(prepare: Prepare, code: Path) -> None:
+    """The shell expands src/* to all names, of which there may be thousands."""
+    write_jsonl(code / "d.jsonl", [long_document(7)])
+    (code / "table.csv").unlink()
+    (code / "b.py").write_text("")
+    names = [f"src/{path.name}" for path in sorted(code.iterdir()) if path.is_file()]
+    result = prepare(*names, "--domain", "x")
+    assert result.exit_code == 0, result.output
+    line = (
+        "left out 5 files that are not data (3 .py, 1 .png, 1 without a suffix); a pattern in quotes that ends in .py "
+    )
+    assert [each for each in result.stderr.splitlines() if "left out" in each] == [
+        f"{line}reads the .py files as texts"
+    ]
 
 
 def test_compressed_texts_and_texts_in_a_store(prepare: Prepare, tmp_path: Path) -> None:

@@ -413,12 +413,18 @@ def test_a_job_without_a_key_of_domains_says_so(ladm: Command, talking: Path, tm
     result = run(job)
     assert result.exit_code == 0, result.output
     line = (
-        "domains   no domain key found, so all documents are one domain; --domain-key KEY names it (the keys are "
-        "text, shelf, meta.n), or --domain NAME the one domain"
+        "domains   no domain key found, so all documents are one domain; give --domain-key one of shelf, meta.n, or "
+        "--domain a name"
     )
     assert line in result.stderr.splitlines()
     again = run(job)
     assert "domains   none, as before: all documents are one domain" in again.stderr.splitlines()
+    # Texts have no keys.
+    (tmp_path / "texts").mkdir()
+    for k in range(6):
+        (tmp_path / f"texts/{k}.txt").write_text(text_of(k, 600))
+    texts = ladm(*job_words(tmp_path / "texts", talking, tmp_path / "of-texts"), "--signals", "cds", "--dry-run")
+    assert "domains   all documents are one domain; --domain NAME names it" in texts.stderr.splitlines()
     # As the line says.
     named = run(tmp_path / "named", "--domain-key", "shelf")
     assert (named.exit_code, "domains   " in named.stderr) == (0, False)

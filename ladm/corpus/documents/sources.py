@@ -31,12 +31,11 @@ from ladm.corpus.files.names import (
     kind_of,
     may_be_text,
     name_as_text,
-    without_files_beside_data,
 )
 from ladm.corpus.files.opening import file_system
 from ladm.corpus.files.patterns import is_pattern, matching_names
 from ladm.corpus.files.saved_shards import key_of_shards
-from ladm.corpus.files.skipped import SkippedFiles, files_of_other_kinds
+from ladm.corpus.files.skipped import SkippedFiles, files_of_other_kinds, without_files_beside_data
 from ladm.corpus.files.standard_input import STANDARD_INPUT, StandardInput, open_standard_input
 from ladm.errors import LadmError, UsageError
 from ladm.progress import Echo, silent
@@ -207,9 +206,7 @@ def _matching_sources(pattern: str, own: Path | None, skipped_files: SkippedFile
     sources += map(_file, kept_documents(files, skipped_files))
     if not sources:
         what = "no .jsonl, .parquet or .txt file" if matched else "no file"
-        if suffix := skipped_files.suffix_of_texts:
-            what += f"; a pattern that ends in {suffix} reads such files as texts"
-        raise NoSourceError(f"no such source: {pattern} matches {what}")
+        raise NoSourceError(f"no such source: {pattern} matches {what}{skipped_files.how_to_read(pattern)}")
     return sorted(sources, key=lambda source: source.name)
 
 

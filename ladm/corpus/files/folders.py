@@ -115,9 +115,8 @@ def remote_documents_below(address: str, skipped_files: SkippedFiles) -> list[st
 def no_documents(folder: str, skipped_files: SkippedFiles, *, nor: str = "") -> LadmError:
     """The error for a folder without a document; `nor`: what else it is not."""
     there = f"; it has {skipped_files.words}" if skipped_files.words else ""
-    if suffix := skipped_files.suffix_of_texts:
-        there += f"; '{folder.rstrip('/')}/**/*{suffix}' reads such files as texts"
-    return LadmError(f"{folder} holds no .jsonl, .parquet or .txt file{nor}{there}")
+    how = skipped_files.how_to_read(folder)
+    return LadmError(f"{folder} holds no .jsonl, .parquet or .txt file{nor}{there}{how}")
 
 
 class NoSourceError(LadmError):

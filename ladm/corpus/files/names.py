@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from collections.abc import Iterable
 from pathlib import PurePath, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote
-
-from ladm.progress import Echo
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
@@ -120,22 +117,11 @@ def without_cards(names: Iterable[str]) -> list[str]:
     return [name for name in found if not _is_card(PurePosixPath(name))] or found
 
 
-def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
-    """The names as given, without files of this machine that are no data; all of them where there is nothing else.
+def is_beside_data(path: PurePath) -> bool:
+    """Is it a file that is left out where it is named beside data: a card, a licence, a script?
 
-    The shell expands `d/*` to every file in d: its licence and card must not stop the corpus. A table or an archive
-    stays, and is refused, because half of the corpus may be in it.
+    A table or an archive is none, and is refused, because half of the corpus may be in it.
     """
-    beside = {name: None for name in names if os.path.isfile(name) and _is_beside_data(PurePath(name))}
-    others = [name for name in names if name not in beside]
-    if not others:
-        return names
-    for name in beside:
-        echo(f"{name} is not a data file; it is left out")
-    return others
-
-
-def _is_beside_data(path: PurePath) -> bool:
     if kind_of(path.name) is not None:
         return _is_card(path) or not is_document(path.name)
     return path.name.startswith(".") or _suffix(path.name)[1:] not in _UNREAD_DATA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -9,6 +10,7 @@ from pathlib import PurePath
 
 from ladm.corpus.files.names import (
     is_about_data,
+    is_beside_data,
     kind_of,
     may_be_text,
     name_as_text,
@@ -60,12 +62,11 @@ class SkippedFiles:
             remedy = "; give it as a SOURCE of its own" if self._data_sets else ""
             echo(f"{source}: left out {self.words}{remedy}")
 
-    @property
-    def suffix_of_texts(self) -> str | None:
-        """The commonest suffix of the files of other kinds that may be plain texts; None if there are none."""
-        texts = [name for name in self._files if may_be_text(name) and _suffix(name)]
-        found = Counter(map(suffix_with_packing, texts))
-        return min(found, key=lambda suffix: (-found[suffix], suffix), default=None)
+    def how_to_read(self, source: str) -> str:
+        """What to put behind a message: a glob that reads the commonest kind of texts; empty if none can be texts."""
+        if glob.has_magic(source):
+            return _how_to_read(self._files, pattern="a pattern that ends in {suffix}")
+        return _how_to_read(self._files, pattern=f"'{source.rstrip('/')}/**/*{{suffix}}'")
 
     @property
     def words(self) -> str:
@@ -81,14 +82,44 @@ class SkippedFiles:
         return " and ".join(parts)
 
 
+def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
+    """The names as given, without files of this machine that are no data; all of them where there is nothing else.
+
+    The shell expands `d/*` to every file in d: its licence and card must not stop the corpus.
+    """
+    beside = [name for name in names if os.path.isfile(name) and is_beside_data(PurePath(name))]
+    if not beside or len(beside) == len(names):
+        return names
+    if len(beside) == 1:
+        echo(f"{beside[0]} is not a data file; it is left out")
+    else:
+        how = _how_to_read(beside, pattern="a pattern in quotes that ends in {suffix}")
+        echo(f"left out {len(beside):,} files that are not data ({_kinds(beside)}){how}")
+    left_out = set(beside)
+    return [name for name in names if name not in left_out]
+
+
+def _how_to_read(names: Iterable[str], *, pattern: str) -> str:
+    """`; PATTERN reads the .py files as texts`, of the commonest kind that may be texts; empty if there is none."""
+    found = Counter(suffix_with_packing(name) for name in names if may_be_text(name) and _suffix(name))
+    if not found:
+        return ""
+    suffix = min(found, key=lambda suffix: (-found[suffix], suffix))
+    return f"; {pattern.replace('{suffix}', suffix)} reads the {suffix} files as texts"
+
+
 def files_of_other_kinds(names: Collection[str]) -> str:
     """`3 files of other kinds (2 .csv, 1 .pdf)`, the commonest suffixes first."""
+    return f"{count_of(len(names), 'file')} of other kinds ({_kinds(names)})"
+
+
+def _kinds(names: Collection[str]) -> str:
     counts = Counter(_suffix(name) or "without a suffix" for name in names)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {kind}" for kind, count in ordered[:_KINDS_SHOWN]]
     if more := sum(count for _, count in ordered[_KINDS_SHOWN:]):
         shown.append(f"{more:,} more")
-    return f"{count_of(len(names), 'file')} of other kinds ({', '.join(shown)})"
+    return ", ".join(shown)
 
 
 def _example(names: Collection[str]) -> str:

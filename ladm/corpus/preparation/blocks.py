@@ -43,7 +43,7 @@ UNBROKEN = "unbroken"
 REASONS = {
     "too_short": "fewer tokens than --length",
     "low_count": "its token_count is below --length (--token-count-key none ignores that column)",
-    "no_text": "nothing under --text-key",
+    "no_text": "nothing under --text-key (default: text)",
     "not_text": "the text is not a string",
     "not_json": "the line is not a JSON object in UTF-8",
     "long_line": "the line has more than 256 MiB",
