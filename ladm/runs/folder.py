@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ladm.corpus.files.data_set import is_saved
-from ladm.corpus.files.other_stages import WORK_FOLDER
+from ladm.corpus.files.other_stages import WORK_FOLDER, format_of_subset
 from ladm.errors import IncompleteError, LadmError, UsageError
 from ladm.runs.flags import PART, SCORE_FLAGS, UNIGRAMS_FLAG, flag_of_field
 from ladm.runs.heartbeat import is_locked
@@ -73,6 +73,11 @@ class Run:
         """Open a run for reading, of this format or of an older one. Raises LadmError where there is none."""
         path = folder / IDENTITY_FILE
         if not path.is_file():
+            if format_of_subset(folder) is not None:
+                raise UsageError(
+                    f"{folder} is a subset, not a run; give the run that it was selected from, as in ladm report RUN "
+                    f"--subset {shlex.quote(str(folder))}"
+                )
             if is_saved(folder):
                 raise UsageError(
                     f"{folder} holds rows, not a run; score them first: ladm score {folder} --model MODEL -o run"

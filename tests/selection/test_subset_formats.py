@@ -48,6 +48,19 @@ def chosen(scored: tuple[str, Path], tmp_path: Path, ladm: Command) -> list[dict
     return load_from_disk(str(tmp_path / "arrow"))["train"].to_list()
 
 
+@pytest.mark.parametrize("form", ["arrow", "parquet", "jsonl", "npy", "megatron"])
+def test_a_subset_is_no_run(ladm: Command, scored: tuple[str, Path], tmp_path: Path, form: str) -> None:
+    subset = tmp_path / "subset"
+    assert select(ladm, scored, subset, "--format", form).exit_code == 0
+    for command in ("top", "status", "report"):
+        result = ladm(command, subset)
+        assert (result.exit_code, result.stderr) == (
+            2,
+            f"ladm: {subset} is a subset, not a run; give the run that it was selected from, as in ladm report RUN "
+            f"--subset {subset}\n",
+        )
+
+
 def test_score_rank_domain_and_id_are_columns(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> None:
     found = chosen(scored, tmp_path, ladm)
     lines = {line["index"]: line for line in read_lines(scored[1] / "sorted_by_score.jsonl")}

@@ -20,6 +20,8 @@ WORK_FOLDER = ".preparing"
 _RUN, _UNITS, MANIFEST = "run.json", "units", "manifest.json"
 _WITHOUT_TEXT = ("megatron", "npy")
 """Formats of a subset that hold token ids alone; the others can be prepared again, with another tokenizer."""
+_FILES_OF_A_SUBSET = ("*.bin", "*.npy", "data", *FILES_OF_A_SAVED_SET)
+"""Each format of a subset has one of these."""
 
 
 def require_documents(names: Iterable[str]) -> None:
@@ -36,7 +38,7 @@ def require_documents(names: Iterable[str]) -> None:
                 f"{name} is a job of ladm run, not documents; choose other documents of it with: ladm select {name} "
                 "--tokens N -o subset"
             )
-        form = _format_of_subset(folder)
+        form = format_of_subset(folder)
         if form in _WITHOUT_TEXT:
             raise UsageError(
                 f"{name} is a subset in the format {form}, which has no texts; write one that has them: ladm select "
@@ -65,7 +67,7 @@ def require_finished_rows(name: str) -> None:
         problem = f"is a job of ladm run, not rows; {advice}"
     elif (place / WORK_FOLDER).is_dir():
         problem = "has no rows yet: its ladm prepare was stopped; run that command again"
-    elif (form := _format_of_subset(place)) is not None:
+    elif (form := format_of_subset(place)) is not None:
         problem = (
             f"is a subset in the format {form}, but rows are read from the format arrow; select again with --format "
             "arrow"
@@ -119,10 +121,11 @@ def _is_job(folder: Path) -> bool:
     return (folder / JOB_FILE).is_file() and any((folder / name).is_dir() for name in (ROWS, SCORES))
 
 
-def _format_of_subset(folder: Path) -> str | None:
+def format_of_subset(folder: Path) -> str | None:
+    """The format of a subset that `ladm select` wrote; None for any other folder."""
     path = folder / MANIFEST
     # Many programs write a manifest.json; only next to what one of these formats has is it worth reading.
-    if not path.is_file() or not any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.npy", "data")):
+    if not path.is_file() or not any(any(folder.glob(pattern)) for pattern in _FILES_OF_A_SUBSET):
         return None
     try:
         manifest = read_json_object(path)
