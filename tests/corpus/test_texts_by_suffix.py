@@ -162,8 +162,8 @@ def test_addresses_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
         nothing = "holds no .jsonl, .parquet or .txt file; it has 1 file of other kinds"
         for name, message in (
             ("memory://tables", f"memory://tables {nothing} (1 .csv)"),
-            ("memory://code/", f"memory://code/ {nothing} (1 .tex); 'memory://code/**/*.tex' reads such files as "
-                               "texts"),
+            ("memory://code/", f"memory://code/ {nothing} (1 .tex); 'memory://code/**/*.tex' reads the .tex "
+                               "files as texts"),
             *(
                 (f"memory://web/{file}", f"memory://web/{file}: unknown kind of file; its name must end in .jsonl, "
                                          ".parquet or .txt (.gz, .zst)")
