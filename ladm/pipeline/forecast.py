@@ -133,6 +133,7 @@ def _of_documents(found: Survey, work: Path, lists: list[IdList], echo: Echo) ->
         tokens=rows * job.length,
         selectable_rows=selectable,
         selectable_tokens=selectable * job.length,
+        most_per_document=made.most_per_document,
         rows_bytes=round(rows * made.bytes_per_row),
         rows_hours=_of_all(made.seconds, made.documents, size) * rows / every_row / 3600,
         scoring=_of_more_rows(scoring, rows / made.prepared.rows),

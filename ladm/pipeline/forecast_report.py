@@ -9,7 +9,7 @@ from typing import Any
 from ladm.corpus.preparation.prepare import PreparedRows
 from ladm.corpus.preparation.report import domain_lines, preparation_lines, too_short_hint
 from ladm.errors import count_of, hours_text, three_digits
-from ladm.pipeline.forecast_result import Documents, Forecast, wanted_and_there
+from ladm.pipeline.forecast_result import Documents, Forecast, shortest_beyond_budget, wanted_and_there
 from ladm.scoring.dry_run import describe
 from ladm.settings.common import NO_DOMAINS
 
@@ -75,6 +75,9 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
         return f"the best {job.top:g}% of the documents"
     if isinstance(job.tokens, str):
         return f"{job.tokens} of the tokens"
+    if (shortest := shortest_beyond_budget(found, job)) is not None:
+        remedy = "give a larger budget" + (" or a smaller --length" if found.length is not None else "")
+        return f"no row fits --tokens {job.tokens:,}: the shortest has {shortest:,} tokens; {remedy}"
     unit, wanted, there = wanted_and_there(found, job)
     if there is None:
         return f"{count_of(wanted, unit)}; whether there are that many is not known"
@@ -95,7 +98,9 @@ def _budget(found: Forecast, job: Any, about: str) -> str:
 
 def _limits(found: Forecast, job: Any) -> str:
     """Which limits the number that can be selected has, and which may make it smaller, in words."""
-    counted = " within --max-per" if job.max_per and found.is_exact else ""
+    most = found.most_per_document if found.rows != found.selectable_rows else None
+    counted = "" if most is None else f" (at most {count_of(most, 'row')} of a document: --max-per-document)"
+    counted += " within --max-per" if job.max_per and found.is_exact else ""
     left = ["--within"] * bool(job.within) + ["--max-per"] * bool(job.max_per and not found.is_exact)
     return counted + (f" before {' and '.join(left)} drop{'s' if len(left) == 1 else ''} any" if left else "")
 

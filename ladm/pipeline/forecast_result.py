@@ -48,8 +48,10 @@ class Forecast:
     """What making the rows takes on this machine; 0 and None as for `rows_bytes`."""
     scoring: DryRun
     """Of all rows, or where their number is not known of those of the sample."""
+    most_per_document: int | None = None
+    """Rows of a document that a subset may have; None: all of them."""
     fills_budget: bool | None = None
-    """Do they, before `--within` (and in an estimate `--max-per`) drops any?
+    """Do they, before `--within` (and in an estimate `--max-per`) drops any? Not with a budget below the shortest row.
 
     None for a share or a threshold, and where their number is not known.
     """
@@ -76,9 +78,20 @@ def wanted_and_there(found: Forecast, job: Any) -> tuple[str, int, int | None]:
     return "token", job.tokens, found.selectable_tokens
 
 
+def shortest_beyond_budget(found: Forecast, job: Any) -> int | None:
+    """The tokens of the shortest row, where no row fits the budget of `job`; None where one does."""
+    # The percent rule exceeds its budget, so that a row always fits.
+    if not isinstance(job.tokens, int) or job.rule == "percent":
+        return None
+    shortest = min((length for length in found.scoring.rows_by_length if length), default=0)
+    return shortest if shortest > job.tokens else None
+
+
 def fills_budget(found: Forecast, job: Any) -> bool | None:
     """Do the documents fill the budget of `job`? None where that is not known."""
     if job.documents is None and not isinstance(job.tokens, int):
         return None
+    if shortest_beyond_budget(found, job) is not None:
+        return False
     _, wanted, there = wanted_and_there(found, job)
     return None if there is None else there >= wanted

@@ -46,6 +46,8 @@ class SampleRows:
     """Rows by source, those of a document of which only the beginning was read in proportion."""
     selectable: dict[int, float]
     """The same, with no more rows of a document than a subset may have, and none that is excluded."""
+    most_per_document: int | None
+    """Rows of a document that a subset may have; None: all of them."""
     bytes_per_row: float
     """On the disk."""
     seconds: dict[int, float]
@@ -112,7 +114,8 @@ def rows_of_sample(job: Any, sample: Sample, *, work: Path, lists: list[IdList])
     repeated = prepared.repeated_ids and replace(prepared.repeated_ids, sources=())
     return SampleRows(
         prepared=replace(prepared, counts=counts, repeated_ids=repeated, bad_files=bad_files), documents=documents,
-        rows=rows, selectable=selectable, seconds=_seconds(clock.seconds, written, length=job.length),
+        rows=rows, selectable=selectable, most_per_document=most,
+        seconds=_seconds(clock.seconds, written, length=job.length),
         bytes_per_row=size / prepared.rows, is_whole=chosen.step == 1 and all(each.share == 1 for each in written),
         without_domain=_without_domain(job, sample, chosen),
     )  # fmt: skip
@@ -172,16 +175,16 @@ def _as_text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _most_per_document(job: Any, *, windows: int | None) -> float:
-    """Rows of one document that a subset has at most."""
+def _most_per_document(job: Any, *, windows: int | None) -> int | None:
+    """Rows of one document that a subset has at most; None: all of them."""
     if job.max_per_document is not None:
-        return float(job.max_per_document)
+        return int(job.max_per_document)
     whole_documents = parse_expression(job.by).has_document_mean
-    return math.inf if windows == 1 or whole_documents else WINDOWS_PER_DOCUMENT
+    return None if windows == 1 or whole_documents else WINDOWS_PER_DOCUMENT
 
 
 def _by_source(
-    prepared: PreparedRows, written: list[_SampleDocument], job: Any, *, most: float, lists: list[IdList]
+    prepared: PreparedRows, written: list[_SampleDocument], job: Any, *, most: int | None, lists: list[IdList]
 ) -> tuple[dict[int, float], dict[int, float]]:
     """All rows, and those that may be selected, by source."""
     opened = open_rows(str(prepared.folder))
@@ -201,8 +204,8 @@ def _by_source(
         estimate = count / document.share if count > 1 else count
         rows[document.source] += estimate
         # All of them where whole documents are ranked.
-        different = estimate - repeated[number] if math.isfinite(most) else estimate
-        selectable[document.source] += 0 if number in excluded else min(different, most)
+        different = estimate if most is None else min(most, estimate - repeated[number])
+        selectable[document.source] += 0 if number in excluded else different
     return rows, selectable
 
 

@@ -324,6 +324,34 @@ def test_windows_count_as_often_as_a_subset_may_have_them(ladm: Command, shard: 
         assert result.exit_code == 0, result.output
         found = json.loads(result.stdout)
         assert (found["rows"], found["selectable_rows"]) == expected
+    # Of 36 rows nobody would expect that so few can be selected.
+    words = (*words[:4], "--tokens", "1M", *words[6:], "--length", "256")
+    for flags, pool in (
+        ((), "6,144 that can be selected (at most 2 rows of a document: --max-per-document)"),
+        (("--by", "document_mean(score)"), "9,216 that can be selected"),
+    ):
+        lines = ladm(*words, *flags).stdout.splitlines()
+        start = f"budget: 1,000,000 tokens cannot be filled with the {pool}; give a smaller"
+        assert sum(line.startswith(start) for line in lines) == 1, lines
+
+
+def test_a_budget_below_one_row_is_found_in_the_dry_run(
+    ladm: Command, shard: Path, talking: Path, tmp_path: Path
+) -> None:
+    words = ("run", shard, "--model", talking, "--length", "512", "--tokens", "300", *FLAGS)
+    result = ladm(*words)
+    line = "budget: no row fits --tokens 300: the shortest has 512 tokens; give a larger budget or a smaller --length"
+    assert (result.exit_code, line in result.stdout.splitlines()) == (0, True), result.output
+    assert json.loads(ladm(*words, "--json").stdout)["fills_budget"] is False
+    # It exceeds its budget, by a row at least.
+    result = ladm(*words, "--rule", "percent")
+    assert "budget: 300 tokens, 0.0488 of the 6,144 that can be selected" in result.stdout.splitlines()
+    rows = tmp_path / "rows"
+    flags = ("--length", "512", "--domain-key", "language", "--output", rows)
+    assert ladm("prepare", shard, "--tokenizer", talking, *flags).exit_code == 0
+    result = ladm("run", rows, "--model", talking, "--tokens", "300", *FLAGS)
+    line = "budget: no row fits --tokens 300: the shortest has 512 tokens; give a larger budget"
+    assert (result.exit_code, line in result.stdout.splitlines()) == (0, True), result.output
 
 
 def test_a_stream_has_no_number_of_documents(
