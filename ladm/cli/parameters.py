@@ -11,6 +11,7 @@ from ladm.cli.completion import completer_of
 from ladm.errors import UsageError
 from ladm.settings.field_types import alternatives, choices, describe
 from ladm.settings.fields import Setting, flag, nearest
+from ladm.settings.quantities import abbreviation_hint
 
 
 class SettingType(click.ParamType):  # type: ignore[type-arg]
@@ -41,7 +42,8 @@ class SettingType(click.ParamType):  # type: ignore[type-arg]
                 except ValueError:
                     continue
         expected = describe(self.field.kind, null=False)
-        raise UsageError(f"{self.field.flag} {value!r} is not {expected}{nearest(value, words)}")
+        hint = nearest(value, words) or (abbreviation_hint(value) if int in kinds else "")
+        raise UsageError(f"{self.field.flag} {value!r} is not {expected}{hint}")
 
 
 def metavar(field: Setting) -> str:

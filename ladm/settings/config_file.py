@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 
 from ladm.errors import LadmError, UsageError, one_line
-from ladm.settings.field_types import choices, describe, fits
+from ladm.settings.field_types import alternatives, choices, describe, fits
 from ladm.settings.fields import Setting, flag, nearest, out_of_range, require_not_empty, settings_of, with_digits
 from ladm.settings.layers import parse_layers, spell_layers
 from ladm.settings.mappings import from_mapping
 from ladm.settings.named_scores import is_profile, named_score
 from ladm.settings.profiles import read_profile
+from ladm.settings.quantities import abbreviation_hint
 from ladm.settings.score import ScoreSettings
 from ladm.settings.yaml_text import load_yaml, require_checksum
 
@@ -192,6 +193,8 @@ def _value(field: Setting, value: Any, *, key: str) -> Any:
     value = with_digits(value, field.spec)
     if not fits(value, field.kind):
         hint = nearest(value, choices(field.kind)) if isinstance(value, str) else ""
+        if isinstance(value, str) and int in alternatives(field.kind):
+            hint = hint or abbreviation_hint(value)
         raise UsageError(f"{key}: {_shown(value)} is not {describe(field.kind)}{hint}")
     problem = out_of_range(value, field.spec)
     if problem:

@@ -28,6 +28,12 @@ def is_beyond_text(value: Any) -> bool:
     return isinstance(value, int) and value.bit_length() > MOST_BITS
 
 
+def abbreviation_hint(text: str) -> str:
+    """What to put behind the error for a number such as `32k`, which may be 32,000 or 32,768; empty for others."""
+    is_short = text[-1:].lower() in _SUFFIXES and parse_whole(text[:-1]) is not None
+    return "; write all its digits, such as 32768" if is_short else ""
+
+
 def parse_tokens(text: str) -> int:
     """`1B` -> 1,000,000,000; also 500M, 250k, 1.5T and plain numbers with _ or , between digits.
 

@@ -46,6 +46,8 @@ def stderr(*words: str) -> str:
     [
         ("score rows --variant releasd", "--variant 'releasd' is not released or paper; did you mean released?"),
         ("score rows --m one", "--m 'one' is not a whole number"),
+        ("prepare d.jsonl --tokenizer t -o rows --length 32k",
+         "--length '32k' is not a whole number; write all its digits, such as 32768"),
         ("score rows -o run --m -1", "--m must be at least 0, not -1"),
         ("score rows --batch-size many", "--batch-size 'many' is not a whole number or auto"),
         ("score rows --span-token 4", "no such option --span-token; did you mean --span-tokens?"),
@@ -140,6 +142,7 @@ def test_a_file_of_another_command_names_it(tmp_path: Path, command: str, text: 
         (PrepareSettings, "lenght: 5", "unknown key 'lenght'; did you mean length?"),
         (PrepareSettings, "length: 0", "length must be at least 1, not 0"),
         (PrepareSettings, "length: true", "length: true is not a whole number"),
+        (PrepareSettings, "length: 32K", 'length: "32K" is not a whole number; write all its digits, such as 32768'),
         (PrepareSettings, "bos: 1", "bos: 1 is not true or false or null"),
         (SelectSettings, "rule: percnt", 'rule: "percnt" is not exact or percent; did you mean percent?'),
         (SelectSettings, "tokens: 1x", "tokens: '1x' is not a number of tokens such as 1B, 500M, 250k or 1073741824"),
