@@ -53,7 +53,7 @@ class IdListManifest:
     def text(self) -> str:
         """What it did, in a line."""
         verb = "dropped" if self.option == EXCLUDE_IDS else "kept"
-        of_no_row = f"; {self.of_no_row:,} are of no row" if self.of_no_row else ""
+        of_no_row = f"; {self.of_no_row:,} {'is' if self.of_no_row == 1 else 'are'} of no row" if self.of_no_row else ""
         there = f"of {count_of(self.ids, 'id')} in it{of_no_row}"
         return f"{verb} by {flag(self.option)} {self.file}: {self.documents:,} ({there})"
 

@@ -111,7 +111,7 @@ def test_the_numbers_of_each_format_rank_and_guard(ladm: Command, run: Path, tmp
     assert found["positions"] == [1, 2, 3]
     assert (found["without_value"], found["guards"][0]["dropped"]) == (1, {"all": 1})
     assert "not selectable without a value of edu.quality: 1" in found["table"]
-    line = f"joined edu={file}: of 5 rows 4 have a value of edu.quality (5 ids in it; 1 are of no row)"
+    line = f"joined edu={file}: of 5 rows 4 have a value of edu.quality (5 ids in it; 1 is of no row)"
     assert line in found["table"]
     joined = found["joined_files"]["edu"]
     assert (joined["ids"], joined["of_no_row"], joined["rows"], joined["with_value"]) == (5, 1, 5, {"quality": 4})
@@ -143,7 +143,7 @@ def test_several_runs_share_a_file(ladm: Command, place: Path, tmp_path: Path) -
     assert (
         manifest.joined_files["edu"]
         .text("edu")
-        .endswith("of 8 rows 2 have a value of edu.q (4 ids in it; 1 are of no row)")
+        .endswith("of 8 rows 2 have a value of edu.q (4 ids in it; 1 is of no row)")
     )
     assert manifest.taken_documents == 2
     assert len(manifest.joined_columns["edu.q"]) == 2
@@ -158,7 +158,7 @@ def test_several_runs_share_a_file(ladm: Command, place: Path, tmp_path: Path) -
 
 def test_top_compare_and_report_read_files(ladm: Command, run: Path, tmp_path: Path) -> None:
     file = write(tmp_path, "scores.csv", CSV)
-    line = f"joined edu={file}: of 5 rows 4 have a value of edu.quality (5 ids in it; 1 are of no row)"
+    line = f"joined edu={file}: of 5 rows 4 have a value of edu.quality (5 ids in it; 1 is of no row)"
     result = ladm("top", run, "-n", "1", "--by", "edu.quality", "--join", f"edu={file}")
     assert result.exit_code == 0, result.output
     assert f"note      {line}" in result.stderr

@@ -39,7 +39,7 @@ def refusal(ladm: Command, scored: tuple[str, Path], tmp_path: Path) -> Callable
 def test_rows_that_a_joined_file_does_not_have(refusal: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "q.csv"
     file.write_text("id,q\nn0,1\nn1,2\nx,3\n")
-    joined = f"; joined q={file}: of 8 rows 2 have a value of q.q (3 ids in it; 1 are of no row)\n"
+    joined = f"; joined q={file}: of 8 rows 2 have a value of q.q (3 ids in it; 1 is of no row)\n"
     flags = ("--join", f"q={file}", "--domain-key", "none")
     assert refusal(*flags, "--by", "q.q") == START.format(912) + "; 5 rows left out without a value of q.q" + joined
     # The same where it is a guard that wants the value.

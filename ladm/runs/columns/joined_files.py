@@ -41,7 +41,7 @@ class JoinedFileManifest:
     def text(self, name: str) -> str:
         """What was joined as `name`, in a line."""
         counts = [f"{count:,} have a value of {name}.{key}" for key, count in self.with_value.items()]
-        of_no_row = f"; {self.of_no_row:,} are of no row" if self.of_no_row else ""
+        of_no_row = f"; {self.of_no_row:,} {'is' if self.of_no_row == 1 else 'are'} of no row" if self.of_no_row else ""
         there = f"{count_of(self.ids, 'id')} in it{of_no_row}"
         return f"joined {name}={self.file}: of {count_of(self.rows, 'row')} {', '.join(counts)} ({there})"
 
