@@ -40,8 +40,8 @@ def test_a_corpus_that_changed_is_refused_by_the_names_of_its_files(
     lines = [line.partition(" changed: ")[0] for line in refused.stderr.splitlines()]
     assert (refused.exit_code, lines) == (1, [
         f"ladm: {tmp_path / 'rows'} was started with something else (sources, --bos); give another --output, or what "
-        "it was started with. To add documents later, put them in separate files, make rows and a run of them, and "
-        "select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2:",
+        "it was started with. To add documents later, score them in a run of their own, and select from both: ladm "
+        "select RUN RUN2 --tokens N -o SUBSET:",
         f"  sources: {corpus / 'a.jsonl'} has",
         f"  sources: {corpus / 'b.jsonl'} was a source before, and is not now",
         f"  sources: {corpus / 'd.jsonl'} is new",

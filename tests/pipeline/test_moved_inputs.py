@@ -52,8 +52,8 @@ def test_rows_of_a_job_are_used_although_their_corpus_was_touched(
     assert (refused.exit_code, refused.stderr.splitlines()[-2]) == (
         1,
         f"ladm: {job}/rows was started with something else (sources); {FINISHED}{command}; or give another --output, "
-        "or what it was started with. To add documents later, put them in separate files, make rows and a run of them, "
-        "and select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2:",
+        "or what it was started with. To add documents later, score them in a run of their own, and select from both: "
+        "ladm select RUN RUN2 --tokens N -o SUBSET:",
     )
     (proposed,) = command_in(refused, before=FINISHED)
     assert ladm(*proposed).exit_code == 0

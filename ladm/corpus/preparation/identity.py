@@ -78,8 +78,8 @@ def _remedy(names: tuple[str, ...], *, use_rows: str | None) -> str:
     # Rows of other flags are not the ones that are wanted.
     finished = "" if use_rows is None or names != ("sources",) else f"{without_documents(use_rows)}; or "
     return (
-        f"{finished}{CHANGED_REMEDY}. To add documents later, put them in separate files, make rows and a run of them, "
-        "and select from both runs: ladm select RUN RUN2 --rows ROWS ROWS2"
+        f"{finished}{CHANGED_REMEDY}. To add documents later, score them in a run of their own, and select from both: "
+        "ladm select RUN RUN2 --tokens N -o SUBSET"
     )
 
 
