@@ -72,6 +72,9 @@ def plain_seconds(rows: str, model_folder: str, *, workers: int) -> tuple[float,
     # Not forked: OpenMP does not work in a fork of a process that has used it.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         times = pool.starmap(_time_of_a_pass, [(rows, model_folder, threads, which) for which in range(workers)])
+        # Else they are killed, and Python may warn of the semaphores that they leave.
+        pool.close()
+        pool.join()
     seconds, cpu_seconds = (statistics.median(each) for each in zip(*times, strict=True))
     count = len(load_from_disk(rows)["train"])
     return seconds * count / workers, cpu_seconds * count
