@@ -97,7 +97,7 @@ def find_sources(
 
     `-` is standard input. Below a folder, and among what a glob matches, hidden files, saved data sets, and the cards
     and licences beside data are left out. So are files of other kinds, with a line to `echo` for each source, and files
-    given by name that are no data but stand beside data, each with a line. A file of another kind that is named, or
+    given by name that are no data but stand beside data, with one line. A file of another kind that is named, or
     matched by a glob that ends in its suffix, is read as one text. A file that is given twice is read once.
     `config` and `split` are for data sets. `in_memory`: documents that a program holds, by the name that stands for
     them. Raises LadmError for a name that is none of these, or a folder without a file of a known kind.

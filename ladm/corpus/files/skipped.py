@@ -101,7 +101,7 @@ def without_files_beside_data(names: list[str], *, echo: Echo) -> list[str]:
 
 def _how_to_read(names: Iterable[str], *, pattern: str) -> str:
     """`; PATTERN reads the .py files as texts`, of the commonest kind that may be texts; empty if there is none."""
-    found = Counter(suffix_with_packing(name) for name in names if may_be_text(name) and _suffix(name))
+    found = Counter(suffix_with_packing(name) for name in names if may_be_text(name) and _shown_suffix(name))
     if not found:
         return ""
     suffix = min(found, key=lambda suffix: (-found[suffix], suffix))
@@ -114,7 +114,7 @@ def files_of_other_kinds(names: Collection[str]) -> str:
 
 
 def _kinds(names: Collection[str]) -> str:
-    counts = Counter(_suffix(name) or "without a suffix" for name in names)
+    counts = Counter(_shown_suffix(name) or "without a suffix" for name in names)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {kind}" for kind, count in ordered[:_KINDS_SHOWN]]
     if more := sum(count for _, count in ordered[_KINDS_SHOWN:]):
@@ -126,8 +126,8 @@ def _example(names: Collection[str]) -> str:
     return f"{'' if len(names) == 1 else 'such as '}{name_as_text(min(names))}"
 
 
-def _suffix(name: str) -> str:
-    """The suffix in lower case, without `.gz` and the like; empty where there is none."""
+def _shown_suffix(name: str) -> str:
+    """The suffix as a line shows it: in lower case, without `.gz` and the like; empty where there is none."""
     suffix = PurePath(without_packing(name)).suffix or PurePath(name.lower()).suffix
     # `report v1. final` has none: what is behind its dot is a part of a sentence.
     is_one = 1 < len(suffix) <= _LONGEST_SUFFIX and suffix.isprintable() and " " not in suffix
